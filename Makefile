@@ -1,0 +1,46 @@
+# What a developer does here. Everything lands in .venv and in temporary directories.
+SHELL := /bin/bash
+PYTHON ?=
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo lint docs test test-quick lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(INSTALLED) ## install Arriero and its locked dependencies into .venv (PYTHON=... chooses the Python)
+
+$(INSTALLED): requirements.lock pyproject.toml deploy/venv
+	@PYTHON='$(PYTHON)' deploy/venv
+	@touch $@
+
+demo: venv ## the whole way of a file on this machine, shown live (DEMO_ARGS="--keep" leaves it running)
+	@$(BIN)/python deploy/demo/run.py $(DEMO_ARGS)
+
+lint: venv ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy
+	MYPYPATH=deploy $(BIN)/mypy --package servicelib
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python docs/generate.py --check
+
+docs: venv ## write the generated pages of docs/reference
+	$(BIN)/python docs/generate.py
+
+test: lint ## everything, with real servers (as root it installs their Debian packages); PYTEST_ARGS="-k rule"
+	@$(BIN)/python deploy/services run -- $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-quick: venv ## the tests that need no server
+	@$(BIN)/python -m pytest -m "not services and not system" $(PYTEST_ARGS)
+
+lock: ## compile requirements.lock again from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.lock
+
+clean: ## remove .venv, caches and built files
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find rse registry scheduler agent tests deploy benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
