@@ -1,0 +1,38 @@
+"""What a copy is asked for, and what came of it: plain values, which cross from the scheduler to a copy and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from arriero.rse.types import Endpoint
+
+Mode = Literal["third_party_pull", "streamed", "adopted"]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOrder:
+    """What to copy, from where, to where, and what the catalogue says it is."""
+
+    source: Endpoint
+    source_path: str
+    destination: Endpoint
+    destination_path: str
+    bytes: int
+    adler32: str | None
+    """Of the catalogue; without it, that of the source: by its storage, else by reading it."""
+    md5: str | None
+    """Of the catalogue; verified by reading the bytes."""
+    attempt_name: str
+    """Unique among all attempts at this file, for instance `<request>-<attempt>`: letters, digits, `-`, `_`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """How a copy was done; the file is under its final name with this size and checksum."""
+
+    mode: Mode
+    mode_reason: str
+    bytes: int
+    adler32: str
+    seconds: float

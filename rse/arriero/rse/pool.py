@@ -1,0 +1,80 @@
+"""One protocol object per endpoint and process, shared by all threads.
+
+Connections are worth keeping (a TLS handshake costs more than a small file) and must never cross a fork, where
+two children would read each other's answers.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
+
+from arriero.rse.errors import Unsupported
+from arriero.rse.protocol import StorageProtocol
+from arriero.rse.types import Endpoint
+
+ENTRY_POINT_GROUP = "arriero.rse.protocols"
+
+ProtocolFactory = Callable[[Endpoint], StorageProtocol]
+
+
+@cache
+def protocol_for(scheme: str) -> ProtocolFactory:
+    """Find what implements a scheme: an entry point `arriero.rse.protocols` of that name.
+
+    Raises
+    ------
+    Unsupported
+        If nothing does.
+    """
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=scheme):
+        factory: ProtocolFactory = entry.load()
+        return factory
+    known = ", ".join(sorted(entry_points(group=ENTRY_POINT_GROUP).names))
+    raise Unsupported(
+        f"There is no protocol for {scheme[:40]!r}; register the RSE with one of {known}, "
+        f"or install a package that offers it as entry point {ENTRY_POINT_GROUP}."
+    )
+
+
+class ProtocolPool:
+    """Hands out protocols; make one per process and keep it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._protocols: dict[Endpoint, StorageProtocol] = {}
+
+    def get(self, endpoint: Endpoint) -> StorageProtocol:
+        """Give the protocol of an endpoint, the same each time within a process.
+
+        Raises
+        ------
+        Unsupported
+            If nothing implements its scheme.
+        """
+        if self._pid != os.getpid():
+            self._after_fork()
+        found = self._protocols.get(endpoint)
+        if found is None:
+            made = protocol_for(endpoint.scheme)(endpoint)
+            with self._lock:
+                found = self._protocols.setdefault(endpoint, made)
+        return found
+
+    def close(self) -> None:
+        """Give up all connections."""
+        with self._lock:
+            protocols = list(self._protocols.values())
+            self._protocols.clear()
+        for protocol in protocols:
+            protocol.close()
+
+    def _after_fork(self) -> None:
+        """Forget the parent's protocols without closing the sockets that the parent goes on using."""
+        self._lock = threading.Lock()
+        self._protocols = {}
+        self._pid = os.getpid()

@@ -1,0 +1,248 @@
+"""RSE expressions: Rucio's meaning, hostile input, and a naive model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import FrozenInstanceError
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arriero.rse.errors import EmptyExpression, InvalidExpression
+from arriero.rse.expression import MAX_DEPTH, MAX_LENGTH, MAX_TERMS, parse
+from arriero.rse.types import RseInfo
+
+RSES = (
+    RseInfo("SLAC_RAW_DISK", {"country": "US", "tier": "0", "disk": "true", "site": "SLAC", "speed": "10.5"}),
+    RseInfo("SLAC_TAPE", {"country": "US", "tier": "0", "tape": "True", "site": "SLAC"}),
+    RseInfo("IN2P3_RAW_DISK", {"country": "FR", "tier": "1", "disk": "1", "site": "IN2P3", "speed": "2"}),
+    RseInfo("LANCS_DISK", {"country": "UK", "tier": "2", "disk": "true", "site": "LANCS", "speed": "fast"}),
+    RseInfo("RAL-DISK.1", {"country": "UK", "tier": "1", "disk": "false", "site": "RAL", "speed": "-1"}),
+)
+ALL = frozenset(rse.name for rse in RSES)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SLAC_TAPE", {"SLAC_TAPE"}),
+        ("RAL-DISK.1", {"RAL-DISK.1"}),
+        ("*", ALL),
+        ("disk", {"SLAC_RAW_DISK", "LANCS_DISK"}),
+        ("disk=true", {"SLAC_RAW_DISK", "LANCS_DISK"}),
+        ("disk=True", {"SLAC_RAW_DISK", "LANCS_DISK"}),
+        ("tape=true", {"SLAC_TAPE"}),
+        ("disk=false", {"RAL-DISK.1"}),
+        ("disk=1", {"IN2P3_RAW_DISK"}),
+        ("SLAC_TAPE=true", {"SLAC_TAPE"}),
+        ("country=UK", {"LANCS_DISK", "RAL-DISK.1"}),
+        ("country!=UK", {"SLAC_RAW_DISK", "SLAC_TAPE", "IN2P3_RAW_DISK"}),
+        ("tape!=true", ALL - {"SLAC_TAPE"}),
+        ("tier<1", {"SLAC_RAW_DISK", "SLAC_TAPE"}),
+        ("tier<=1", ALL - {"LANCS_DISK"}),
+        ("tier>1", {"LANCS_DISK"}),
+        ("tier>=1", {"IN2P3_RAW_DISK", "LANCS_DISK", "RAL-DISK.1"}),
+        ("speed>-2", {"SLAC_RAW_DISK", "IN2P3_RAW_DISK", "RAL-DISK.1"}),
+        ("speed>10", {"SLAC_RAW_DISK"}),
+        ("speed<2.5", {"IN2P3_RAW_DISK", "RAL-DISK.1"}),
+        ("SLAC_TAPE|LANCS_DISK", {"SLAC_TAPE", "LANCS_DISK"}),
+        ("country=US&tier=0", {"SLAC_RAW_DISK", "SLAC_TAPE"}),
+        (r"country=US\tape", {"SLAC_RAW_DISK"}),
+        (r"*\country=US", {"IN2P3_RAW_DISK", "LANCS_DISK", "RAL-DISK.1"}),
+        # Equal precedence, strictly from left to right.
+        ("LANCS_DISK|SLAC_TAPE&tape", {"SLAC_TAPE"}),
+        ("LANCS_DISK|(SLAC_TAPE&tape)", {"LANCS_DISK", "SLAC_TAPE"}),
+        ("tape&SLAC_TAPE|LANCS_DISK", {"LANCS_DISK", "SLAC_TAPE"}),
+        (r"*\country=US|SLAC_TAPE", {"IN2P3_RAW_DISK", "LANCS_DISK", "RAL-DISK.1", "SLAC_TAPE"}),
+        (r"*\(country=US|SLAC_TAPE)", {"IN2P3_RAW_DISK", "LANCS_DISK", "RAL-DISK.1"}),
+        (r"((SLAC_TAPE|(LANCS_DISK)))\((LANCS_DISK))", {"SLAC_TAPE"}),
+        (" tier = 1  & country\t= FR ", {"IN2P3_RAW_DISK"}),
+        ("(((*)))", ALL),
+    ],
+)
+def test_meaning(text: str, expected: set[str]) -> None:
+    assert parse(text).evaluate(RSES) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "says"),
+    [
+        ("", 1, "a name"),
+        ("   ", 4, "a name"),
+        ("SLAC_TAPE|", 11, "a name"),
+        ("|SLAC_TAPE", 1, "a name"),
+        ("SLAC_TAPE||LANCS_DISK", 11, "a name"),
+        ("SLAC_TAPE LANCS_DISK", 11, "'|'"),
+        ("(SLAC_TAPE", 1, "never closed"),
+        ("SLAC_TAPE|(LANCS_DISK", 11, "never closed"),
+        ("SLAC_TAPE)", 10, "closes nothing"),
+        ("()", 2, "a name"),
+        ("SLAC_TAPE(LANCS_DISK)", 10, "'|'"),
+        ("tier=", 6, "a value"),
+        ("tier=|SLAC_TAPE", 6, "a value"),
+        ("=1", 1, "a name"),
+        ("tier=1=2", 7, "'|'"),
+        ("tier<one", 6, "not a number"),
+        ("tier>nan", 6, "not a number"),
+        ("tier<inf", 6, "not a number"),
+        ("tier!1", 5, "no meaning"),
+        ("SLAC_TAPE;DROP", 10, "no meaning"),
+        ("SLAC_TAPE&'x'", 11, "no meaning"),
+        ("ünï", 1, "no meaning"),
+        ("SLAC_TAPE\n", 10, "no meaning"),
+        ("*=1", 2, "'|'"),
+    ],
+)
+def test_fault_points_at_its_column(text: str, column: int, says: str) -> None:
+    with pytest.raises(InvalidExpression) as caught:
+        parse(text)
+    assert caught.value.column == column
+    assert says in caught.value.message
+    assert caught.value.message.startswith(f"Column {column}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "named"),
+    [
+        ("NOWHERE", 1, ["NOWHERE"]),
+        ("SLAC_TAPE|NOWHERE|colour=red", 11, ["NOWHERE", "colour"]),
+        ("slac_tape", 1, ["slac_tape"]),
+        ("tier=1&colour<3", 8, ["colour"]),
+    ],
+)
+def test_unknown_names_are_named(text: str, column: int, named: list[str]) -> None:
+    with pytest.raises(InvalidExpression) as caught:
+        parse(text).evaluate(RSES)
+    assert not isinstance(caught.value, EmptyExpression)
+    assert caught.value.column == column
+    assert all(repr(name) in caught.value.message for name in named)
+
+
+def test_empty_result() -> None:
+    expression = parse("country=FR&tape")
+    with pytest.raises(EmptyExpression):
+        expression.evaluate(RSES)
+    assert expression.evaluate(RSES, allow_empty=True) == frozenset()
+    with pytest.raises(EmptyExpression):
+        parse("*").evaluate(())
+
+
+def test_is_immutable_and_comparable() -> None:
+    expression = parse("SLAC_TAPE|tier=1")
+    with pytest.raises(FrozenInstanceError):
+        expression.text = "*"  # type: ignore[misc]
+    assert expression == parse("SLAC_TAPE|tier=1")
+    assert hash(expression) == hash(parse("SLAC_TAPE|tier=1"))
+    assert str(expression) == "SLAC_TAPE|tier=1"
+
+
+HOSTILE = {
+    "20,000 open parentheses": "(" * 20_000,
+    "20,000 pairs": "(" * 20_000 + "A" + ")" * 20_000,
+    "10,000 terms": "|".join(["A"] * 10_000),
+    "1 MB of one name": "A" * 1_000_000,
+    "1 MB of operators": "|" * 1_000_000,
+    "1 MB of blanks": " " * 1_000_000,
+    "parentheses below the length": "(" * MAX_LENGTH,
+    "terms below the length": "|".join(["A"] * (MAX_LENGTH // 2)),
+    "blanks below the length": " " * MAX_LENGTH,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_input_is_refused_at_once(text: str) -> None:
+    shortest = min(_seconds_to_refuse(text) for _ in range(3))
+    assert shortest < 0.005
+
+
+def _seconds_to_refuse(text: str) -> float:
+    started = time.perf_counter()
+    with pytest.raises(InvalidExpression) as caught:
+        parse(text)
+    seconds = time.perf_counter() - started
+    assert len(caught.value.message) < 400
+    return seconds
+
+
+def test_limits_themselves_are_accepted() -> None:
+    nested = "(" * MAX_DEPTH + "SLAC_TAPE" + ")" * MAX_DEPTH
+    assert parse(nested).evaluate(RSES) == {"SLAC_TAPE"}
+    many = "|".join(["disk"] * MAX_TERMS)
+    assert len(parse(many).evaluate(RSES)) == 2
+    with pytest.raises(InvalidExpression, match="parentheses"):
+        parse(f"({nested})")
+    with pytest.raises(InvalidExpression, match="names and comparisons"):
+        parse(f"{many}|disk")
+
+
+def test_a_thousand_rses_in_five_milliseconds() -> None:
+    rses = [
+        RseInfo(f"RSE_{number}", {f"k{key}": str(number * key % 50) for key in range(12)})
+        for number in range(1000)
+    ]
+    expression = parse(r"k3<25&(k4=12|k5>=40|k6!=3)\k7>45|RSE_1|RSE_999")
+    seconds = []
+    for _ in range(7):
+        started = time.perf_counter()
+        assert expression.evaluate(rses)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.005
+
+
+names = st.sampled_from([rse.name for rse in RSES])
+terms = st.one_of(
+    names.map(lambda name: (name, lambda rse: rse.name == name)),
+    st.just(("*", lambda _: True)),
+    st.tuples(
+        st.sampled_from(["country", "tier", "disk", "speed"]), st.sampled_from(["UK", "1", "0", "2"])
+    ).map(lambda pair: (f"{pair[0]}={pair[1]}", lambda rse: rse.attributes.get(pair[0]) == pair[1])),
+    st.sampled_from([0, 1, 2]).map(
+        lambda limit: (
+            f"tier<{limit}",
+            lambda rse: "tier" in rse.attributes and int(rse.attributes["tier"]) < limit,
+        )
+    ),
+)
+trees = st.recursive(
+    terms,
+    lambda inner: st.tuples(
+        inner, st.lists(st.tuples(st.sampled_from("|&\\"), inner), min_size=1, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+def render(tree) -> str:
+    if isinstance(tree[0], str):
+        return tree[0]
+    first, rest = tree
+    return "(" + render(first) + "".join(operator + render(operand) for operator, operand in rest) + ")"
+
+
+def model(tree) -> set[str]:
+    if isinstance(tree[0], str):
+        return {rse.name for rse in RSES if tree[1](rse)}
+    found = model(tree[0])
+    for operator, operand in tree[1]:
+        other = model(operand)
+        found = found | other if operator == "|" else found & other if operator == "&" else found - other
+    return found
+
+
+@given(trees)
+def test_agrees_with_sets(tree) -> None:
+    text = render(tree)
+    assert parse(text).evaluate(RSES, allow_empty=True) == model(tree)
+    if text.startswith("("):
+        assert parse(text[1:-1]).evaluate(RSES, allow_empty=True) == model(tree)
+
+
+@given(st.text(alphabet="SLAC_TPE tier=<>!|&\\()*1\0é", max_size=60))
+def test_any_text_is_parsed_or_refused(text: str) -> None:
+    column = 1
+    try:
+        parse(text).evaluate(RSES, allow_empty=True)
+    except InvalidExpression as error:
+        column = error.column
+    assert 1 <= column <= len(text) + 1
