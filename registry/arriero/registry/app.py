@@ -1,0 +1,67 @@
+"""The application: every router by name, so that what is served can be read here."""
+
+from fastapi import Depends, FastAPI
+
+from arriero.registry.api import (
+    accounts,
+    arrivals,
+    authentication,
+    butlers,
+    dids,
+    failures,
+    locks,
+    ping,
+    reference,
+    replicas,
+    rses,
+    rules,
+    scopes,
+    tokens,
+    trace,
+)
+from arriero.registry.api.middleware import RequestMiddleware
+from arriero.registry.dashboard import pages
+from arriero.registry.dependencies import refuse_null_characters
+from arriero.registry.services.context import Context
+
+ROUTERS = (
+    ping.router,
+    authentication.router,
+    accounts.router,
+    scopes.router,
+    dids.router,
+    replicas.router,
+    rses.router,
+    rules.router,
+    locks.router,
+    butlers.router,
+    arrivals.router,
+    tokens.router,
+    trace.router,
+    pages.router,
+    reference.router,
+)
+
+
+def create_app(context: Context) -> FastAPI:
+    """Assemble the registry's HTTP service.
+
+    Parameters
+    ----------
+    context
+        Database, settings and doorbell of this process.
+    """
+    app = FastAPI(
+        title="Arriero registry",
+        summary="Rucio's REST protocol, and what Rucio has no word for: butlers, arrivals, traces.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        dependencies=[Depends(refuse_null_characters)],
+    )
+    app.state.context = context
+    for router in ROUTERS:
+        app.include_router(router)
+    failures.install(app, context)
+    app.add_middleware(RequestMiddleware, max_body_bytes=context.settings.max_body_bytes)
+    return app

@@ -1,0 +1,54 @@
+"""Data identifiers: files, datasets, containers, what they hold, and their metadata."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+from arriero.registry.schema.base import BigId, Json, UtcDateTime, created_at, metadata, updated_at, words
+from arriero.registry.states import DidType
+
+dids = Table(
+    "dids",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("scope_id", ForeignKey("scopes.id"), nullable=False),
+    Column("name", String(500), nullable=False),
+    Column("type", words(DidType, "type"), nullable=False),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("is_open", Boolean, nullable=False, default=True),
+    Column("monotonic", Boolean, nullable=False, default=False),
+    Column("bytes", BigInteger),
+    Column("adler32", String(8)),
+    Column("md5", String(32)),
+    # the same on every database: spreads the files of a rule with grouping NONE over the RSEs
+    Column("spread", Integer, nullable=False),
+    Column("closed_at", UtcDateTime),
+    Column("expired_at", UtcDateTime),
+    created_at(),
+    updated_at(),
+    UniqueConstraint("scope_id", "name"),
+)
+
+did_meta = Table(
+    "did_meta",
+    metadata,
+    Column("did_id", ForeignKey("dids.id", ondelete="CASCADE"), primary_key=True),
+    Column("meta", Json, nullable=False),
+)
+
+contents = Table(
+    "contents",
+    metadata,
+    Column("parent_id", BigId, primary_key=True, autoincrement=False),
+    Column("child_id", BigId, primary_key=True, autoincrement=False),
+    created_at(),
+    Index("ix_contents_child_id", "child_id", "parent_id"),
+)

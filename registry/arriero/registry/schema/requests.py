@@ -1,0 +1,82 @@
+"""Requests: the queue of record for copies, and the history of those that ended."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from arriero.registry.schema.base import BigId, UtcDateTime, created_at, metadata, now, words
+from arriero.registry.states import RequestState, RequestType
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("type", words(RequestType, "type"), nullable=False, default=RequestType.TRANSFER),
+    Column("file_id", BigId, nullable=False),
+    Column("destination_id", Integer, nullable=False),
+    # the source of the attempt that runs or ran last
+    Column("source_id", Integer),
+    # the rule that asked first; others that want the same copy share the request
+    Column("rule_id", BigId),
+    Column("bytes", BigInteger, nullable=False),
+    Column("activity", String(50), nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("state", words(RequestState, "state"), nullable=False),
+    # counted when a worker takes the request, not when it fails: a copy that kills its worker is counted too
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("not_before", UtcDateTime, nullable=False, default=now()),
+    Column("fence", BigInteger, nullable=False, default=0),
+    Column("lease_owner", Text),
+    Column("lease_until", UtcDateTime),
+    Column("code", String(64)),
+    Column("reason", Text),
+    created_at(),
+    Column("started_at", UtcDateTime),
+    UniqueConstraint("file_id", "destination_id"),
+    Index(
+        "ix_requests_due",
+        "priority",
+        "id",
+        postgresql_where=text("state = 'QUEUED'"),
+        sqlite_where=text("state = 'QUEUED'"),
+    ),
+    Index(
+        "ix_requests_leased",
+        "lease_until",
+        postgresql_where=text("state = 'SUBMITTED'"),
+        sqlite_where=text("state = 'SUBMITTED'"),
+    ),
+)
+
+request_history = Table(
+    "request_history",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("at", UtcDateTime, nullable=False, default=now()),
+    Column("request_id", BigId, nullable=False),
+    Column("file_id", BigId, nullable=False),
+    Column("source_id", Integer),
+    Column("destination_id", Integer, nullable=False),
+    Column("rule_id", BigId),
+    Column("state", words(RequestState, "state"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("mode", String(32)),
+    Column("bytes", BigInteger, nullable=False),
+    # wall time of the copy itself, seconds
+    Column("seconds", Float),
+    Column("code", String(64)),
+    Column("reason", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Index("ix_request_history_file_id_at", "file_id", "at"),
+)

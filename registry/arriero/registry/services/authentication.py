@@ -1,0 +1,182 @@
+"""Who is asking: passwords (argon2id) and tokens (256 random bits, of which only the SHA-256 is stored)."""
+
+import hashlib
+import secrets
+import threading
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import Connection
+
+from arriero.registry.errors import Busy, NoCredential, NotAuthenticated
+from arriero.registry.services.context import Actor, Context
+from arriero.registry.states import Role, TokenKind
+from arriero.registry.store import accounts as store
+
+log = structlog.get_logger(__name__)
+
+TOKEN_PREFIX = "arriero_"  # noqa: S105 - tells scanners for leaked secrets what they have found
+
+_HASHER = PasswordHasher()
+"""argon2id with the library's parameters (RFC 9106, the low-memory option)."""
+
+_VERIFYING = threading.BoundedSemaphore(4)
+"""Each verification takes 64 MiB: a flood of logins must not take all memory."""
+
+_VERIFY_WAIT_S = 5.0
+
+_NOBODY = _HASHER.hash(secrets.token_hex(16))
+"""Verified where there is no such user, so that the answer takes as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token as its holder sees it, once."""
+
+    token_id: int
+    token: str
+    account: str
+    expires_at: datetime
+
+
+def hash_password(password: str) -> str:
+    """Give the argon2id hash under which a password is stored."""
+    return _HASHER.hash(password)
+
+
+def hash_token(token: str) -> str:
+    """Give the SHA-256 under which a token is stored: 256 random bits need no salt and no stretching."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def issue_token(
+    connection: Connection,
+    *,
+    account_id: int,
+    account: str,
+    kind: TokenKind,
+    lifetime_s: float,
+    label: str | None = None,
+) -> IssuedToken:
+    """Make a token and store its hash.
+
+    Parameters
+    ----------
+    connection
+        Within a writing transaction.
+    lifetime_s
+        How long it holds, seconds, by the database's clock.
+    label
+        What the operator calls it.
+    """
+    token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    token_id, expires_at = store.add_token(
+        connection, account_id, hash_token(token), kind, lifetime_s=lifetime_s, label=label
+    )
+    return IssuedToken(token_id, token, account, expires_at)
+
+
+def login(context: Context, *, account: str | None, username: str, password: str) -> IssuedToken:
+    """Exchange a password for a session token.
+
+    Parameters
+    ----------
+    account
+        Account to act as; None for the default of that user.
+
+    Raises
+    ------
+    NotAuthenticated
+        The same for an unknown user, an unknown account and a wrong password, after the same work.
+    """
+    if not username and not password:
+        raise NoCredential("log in with X-Rucio-Username and X-Rucio-Password")
+    with context.database.snapshot() as connection:
+        proven = store.secret_of(connection, username, account)
+    # one verification in every case: how long the answer takes says nothing about who there is
+    if not _holds(_NOBODY if proven is None else proven["secret_hash"], password) or proven is None:
+        raise NotAuthenticated(
+            "cannot authenticate with this account, user name and password: check all three"
+        )
+    stronger = _HASHER.hash(password) if _HASHER.check_needs_rehash(proven["secret_hash"]) else None
+
+    def issue(connection: Connection) -> IssuedToken:
+        if stronger is not None:
+            store.set_secret_hash(connection, proven["identity_id"], stronger)
+        store.delete_outlived_sessions(connection, proven["id"])
+        return issue_token(
+            connection,
+            account_id=proven["id"],
+            account=proven["name"],
+            kind=TokenKind.SESSION,
+            lifetime_s=context.settings.session_token_lifetime_s,
+        )
+
+    return context.database.run(issue)
+
+
+def authenticate(context: Context, token: str | None, *, request_id: str | None = None) -> Actor:
+    """Find out whom a token stands for.
+
+    Parameters
+    ----------
+    token
+        As the caller sent it; None when nothing was sent.
+    request_id
+        Goes into the audit of what the actor does.
+
+    Raises
+    ------
+    NotAuthenticated
+        No token, or one that is unknown, outlived or revoked, or whose account is suspended.
+    """
+    if not token:
+        raise NoCredential("this needs a token: log in, or send one as X-Rucio-Auth-Token")
+    with context.database.snapshot() as connection:
+        holder = store.token_holder(connection, hash_token(token))
+        if holder is None:
+            raise NotAuthenticated("the token is unknown, has expired or was revoked: log in again")
+        if holder.kind is TokenKind.SESSION:
+            return Actor(
+                account_id=holder.account_id,
+                account=holder.account,
+                role=holder.role,
+                token_id=holder.token_id,
+                request_id=request_id,
+            )
+        rses, butlers = store.token_bindings(connection, holder.token_id)
+    # a site's standing token is worth no more than a site agent, whoever's account it is on
+    role = holder.role if holder.role is Role.READER else Role.SITE_AGENT
+    return Actor(holder.account_id, holder.account, role, holder.token_id, rses, butlers, request_id)
+
+
+def token_expiry(context: Context, token: str) -> tuple[str, datetime]:
+    """Account and end of a token that holds.
+
+    Raises
+    ------
+    NotAuthenticated
+        It does not.
+    """
+    with context.database.snapshot() as connection:
+        holder = store.token_holder(connection, hash_token(token))
+    if holder is None:
+        raise NotAuthenticated("the token is unknown, has expired or was revoked: log in again")
+    return holder.account, holder.expires_at
+
+
+def _holds(secret_hash: str, password: str) -> bool:
+    if not _VERIFYING.acquire(timeout=_VERIFY_WAIT_S):
+        raise Busy("too many log in at once: try again")
+    try:
+        return _HASHER.verify(secret_hash, password)
+    except InvalidHashError:
+        log.exception("stored password hash is not readable")
+        return False
+    except VerificationError:
+        return False
+    finally:
+        _VERIFYING.release()

@@ -1,0 +1,155 @@
+"""Who may do what: one function, one table, and no by default.
+
+A new action is a member of `Action` and a line of `_POLICIES`; without the line everybody but an administrator is
+refused. What it protects is described by a `Target`. A denial carries what it needs to be audited, and is written
+down where the error leaves the service (`arriero.registry.services.audit.record_denial`).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from arriero.registry.errors import NotAllowed
+from arriero.registry.services.context import Actor
+from arriero.registry.states import Role
+
+
+class Action(StrEnum):
+    """What can be asked for, as the audit names it."""
+
+    READ = "read"
+    ACCOUNT_ADD = "account_add"
+    ACCOUNT_UPDATE = "account_update"
+    IDENTITY_ADD = "identity_add"
+    IDENTITY_LIST = "identity_list"
+    SCOPE_ADD = "scope_add"
+    DID_ADD = "did_add"
+    DID_ATTACH = "did_attach"
+    DID_DETACH = "did_detach"
+    DID_CLOSE = "did_close"
+    DID_REOPEN = "did_reopen"
+    DID_META_SET = "did_meta_set"
+    RSE_ADD = "rse_add"
+    RSE_UPDATE = "rse_update"
+    REPLICA_ADD = "replica_add"
+    REPLICA_UPDATE = "replica_update"
+    RULE_ADD = "rule_add"
+    RULE_UPDATE = "rule_update"
+    RULE_APPROVE = "rule_approve"
+    RULE_REMOVE = "rule_remove"
+    BUTLER_ADD = "butler_add"
+    ARRIVAL_CLAIM = "arrival_claim"
+    ARRIVAL_REPORT = "arrival_report"
+    TOKEN_ADD = "token_add"  # noqa: S105 - the name of an action
+    TOKEN_BIND = "token_bind"  # noqa: S105 - the name of an action
+    TOKEN_REVOKE = "token_revoke"  # noqa: S105 - the name of an action
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an action is done to."""
+
+    name: str
+    """As the audit writes it: ``scope:name``, an RSE, a rule's id."""
+    owner: str | None = None
+    """Account that it belongs to: of the scope, of the rule."""
+    rse: str | None = None
+    butler: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Roles that are allowed, beside administrators, who always are."""
+
+    anywhere: frozenset[Role] = frozenset()
+    owner: frozenset[Role] = frozenset()
+    """Roles that are allowed on what belongs to their own account."""
+    bound: frozenset[Role] = frozenset()
+    """Roles that are allowed where their token is bound to the target's RSE or Butler."""
+
+
+_EVERYONE = frozenset(Role)
+_MANAGER = frozenset({Role.DATA_MANAGER})
+_AGENT = frozenset({Role.SITE_AGENT})
+
+_ADMIN_ONLY = Policy()
+_OWNER = Policy(owner=_MANAGER | _AGENT)
+_OWNER_OR_SITE = Policy(owner=_MANAGER, bound=_AGENT)
+_OWN_RULE = Policy(owner=_MANAGER)
+
+_POLICIES = MappingProxyType(
+    {
+        Action.READ: Policy(anywhere=_EVERYONE),
+        Action.ACCOUNT_ADD: _ADMIN_ONLY,
+        Action.ACCOUNT_UPDATE: _ADMIN_ONLY,
+        Action.IDENTITY_ADD: _ADMIN_ONLY,
+        Action.IDENTITY_LIST: Policy(owner=_EVERYONE),
+        Action.SCOPE_ADD: _ADMIN_ONLY,
+        Action.DID_ADD: _OWNER,
+        Action.DID_ATTACH: _OWNER,
+        Action.DID_DETACH: _OWNER,
+        Action.DID_CLOSE: _OWNER,
+        Action.DID_REOPEN: _ADMIN_ONLY,
+        Action.DID_META_SET: _OWNER,
+        Action.RSE_ADD: _ADMIN_ONLY,
+        Action.RSE_UPDATE: _ADMIN_ONLY,
+        Action.REPLICA_ADD: _OWNER_OR_SITE,
+        Action.REPLICA_UPDATE: _OWNER_OR_SITE,
+        Action.RULE_ADD: _OWN_RULE,
+        Action.RULE_UPDATE: _OWN_RULE,
+        Action.RULE_APPROVE: _ADMIN_ONLY,
+        Action.RULE_REMOVE: _OWN_RULE,
+        Action.BUTLER_ADD: _ADMIN_ONLY,
+        Action.ARRIVAL_CLAIM: Policy(bound=_AGENT),
+        Action.ARRIVAL_REPORT: Policy(bound=_AGENT),
+        Action.TOKEN_ADD: Policy(owner=_MANAGER),
+        # what it is bound to gives rights that its account may not have
+        Action.TOKEN_BIND: _ADMIN_ONLY,
+        Action.TOKEN_REVOKE: Policy(owner=_MANAGER),
+    }
+)
+
+
+class Denied(NotAllowed):
+    """The account has not the right to do this."""
+
+    def __init__(self, actor: Actor, action: Action, target: Target) -> None:
+        super().__init__(
+            f"account {actor.account} ({actor.role}) may not {action.replace('_', ' ')}: {target.name}; "
+            "ask its owner or an administrator"
+        )
+        self.actor = actor
+        self.action = action
+        self.target = target
+
+
+def authorize(actor: Actor, action: Action, target: Target) -> None:
+    """Let the call go on, or refuse it.
+
+    Parameters
+    ----------
+    actor
+        Who asks.
+    action
+        What for.
+    target
+        On what.
+
+    Raises
+    ------
+    Denied
+        Nothing in the table allows it.
+    """
+    if actor.role is Role.ADMIN:
+        return
+    policy = _POLICIES.get(action, _ADMIN_ONLY)
+    if actor.role in policy.anywhere:
+        return
+    if actor.role in policy.owner and target.owner is not None and target.owner == actor.account:
+        return
+    if actor.role in policy.bound and (
+        (target.rse is not None and target.rse in actor.rses)
+        or (target.butler is not None and target.butler in actor.butlers)
+    ):
+        return
+    raise Denied(actor, action, target)

@@ -1,0 +1,110 @@
+"""From replicas to PFNs and back, through the protocols of an RSE."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy import RowMapping
+
+from arriero.registry.errors import InvalidInput
+from arriero.registry.store.rses import Rse
+from arriero.rse.errors import RSEError
+from arriero.rse.lfn2pfn import path_for
+from arriero.rse.paths import safe_path
+from arriero.rse.types import Endpoint
+
+DEFAULT_PORTS = {"http": 80, "https": 443, "dav": 80, "davs": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One way to read the files of an RSE."""
+
+    rse: Rse
+    endpoint: Endpoint
+    domain: str
+    priority: int
+
+    def pfn(self, scope: str, name: str, path: str | None) -> str:
+        """PFN of a replica.
+
+        Parameters
+        ----------
+        path
+            As stored; None where it follows from the name.
+        """
+        return self.endpoint.pfn(path or path_for(self.rse.algorithm, scope, name))
+
+
+def ways_to_read(
+    rse: Rse,
+    protocols: Sequence[RowMapping],
+    *,
+    schemes: frozenset[str] | None,
+    domain: str,
+) -> list[Access]:
+    """Protocols of an RSE that read in a domain, the best first.
+
+    Parameters
+    ----------
+    schemes
+        Only these; None for all.
+    domain
+        ``wan``, ``lan`` or ``all``.
+    """
+    domains = ("wan", "lan") if domain == "all" else (domain,)
+    found = []
+    for protocol in protocols:
+        if schemes is not None and protocol["scheme"] not in schemes:
+            continue
+        offered = [
+            (priority, name)
+            for name in domains
+            if (priority := ((protocol["domains"] or {}).get(name) or {}).get("read") or 0) > 0
+        ]
+        if offered:
+            priority, name = min(offered)
+            found.append(Access(rse, endpoint_of(rse.name, protocol), name, priority))
+    return sorted(found, key=lambda access: access.priority)
+
+
+def endpoint_of(rse: str, protocol: RowMapping) -> Endpoint:
+    """Endpoint that a protocol's row describes, without credentials."""
+    return Endpoint(rse, protocol["scheme"], protocol["hostname"], protocol["port"], protocol["prefix"])
+
+
+def path_from_pfn(rse: str, protocols: Sequence[RowMapping], pfn: str) -> str:
+    """Path below the prefix of an RSE that a PFN points at, unquoted.
+
+    Raises
+    ------
+    InvalidInput
+        It points at no protocol of that RSE, or its path is not a safe one.
+    """
+    if len(pfn) > 4000 or not pfn.isprintable():
+        raise InvalidInput("a PFN is one line of at most 4000 characters", rucio_class="InvalidPath")
+    try:
+        parts = urlsplit(pfn)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidInput("the PFN is not a URL", rucio_class="InvalidPath") from error
+    if parts.query or parts.fragment or parts.username is not None:
+        raise InvalidInput("a PFN has no user, query or fragment", rucio_class="InvalidPath")
+    path = unquote(parts.path)
+    for protocol in protocols:
+        endpoint = endpoint_of(rse, protocol)
+        default = DEFAULT_PORTS.get(endpoint.scheme, 0)
+        here = (
+            parts.scheme == endpoint.scheme
+            and (parts.hostname or "") == endpoint.hostname.lower()
+            and (port or default) == (endpoint.port or default)
+        )
+        folder = f"{endpoint.root}/"
+        # `//` after the host, as XRootD's clients write it, is one slash
+        for candidate in (path, path[1:] if path.startswith("//") else path):
+            if here and candidate.startswith(folder):
+                try:
+                    return safe_path(candidate[len(folder) :])
+                except RSEError as error:
+                    raise InvalidInput(error.message, rucio_class="InvalidPath", code=error.code) from error
+    raise InvalidInput(f"the PFN is below no protocol of {rse}", rucio_class="InvalidPath")

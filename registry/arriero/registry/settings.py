@@ -1,0 +1,176 @@
+"""Settings of the central processes and of clients: environment over file over default.
+
+Every setting is ``ARRIERO_<NAME>`` in the environment, or ``<name>`` in the YAML file that ``ARRIERO_CONFIG`` names.
+Keys that nobody knows are refused, in both; one file may hold what a server and what a client reads.
+"""
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+from typing_extensions import override
+
+from arriero.registry.errors import InvalidInput
+
+PREFIX = "ARRIERO_"
+_NOT_SETTINGS = frozenset({"ARRIERO_CONFIG"})
+_FOREIGN_PREFIXES = ("ARRIERO_TEST_", "ARRIERO_DEMO_")
+
+
+class UnknownSettings(InvalidInput, ValueError):
+    """A key of the file or a variable of the environment names no setting."""
+
+    code = "unknown_settings"
+
+
+class _FromEnvironmentAndFile(BaseSettings):
+    # what the other class reads is passed over; what neither knows is refused by `refuse_unknown_keys`
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", frozen=True, use_attribute_docstrings=True
+    )
+
+    @override
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        sources = [init_settings, env_settings]
+        if path := os.environ.get("ARRIERO_CONFIG"):
+            sources.append(YamlConfigSettingsSource(settings_cls, yaml_file=Path(path)))
+        return tuple(sources)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_keys(cls, values: dict[str, object]) -> dict[str, object]:
+        refuse_unknown_keys(values)
+        return values
+
+
+class Settings(_FromEnvironmentAndFile):
+    """Settings of ``arriero serve``, ``arriero up``, ``arriero admin`` and the Celery workers and beat."""
+
+    database_url: SecretStr = SecretStr("sqlite:///arriero.db")
+    """SQLAlchemy URL of the catalogue: ``postgresql://...`` or ``sqlite:///PATH``."""
+    broker_url: SecretStr = SecretStr("memory://")
+    """Celery's broker: ``redis://...``, or ``memory://`` within one process."""
+    database_pool_size: int = Field(default=10, ge=1)
+    """Connections that one process keeps; as many again may be opened under load."""
+    session_token_lifetime_s: int = Field(default=3600, ge=60)
+    """How long the token of a login holds, seconds."""
+    max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+    """Largest body of a call that is read, bytes."""
+    max_bulk_items: int = Field(default=10_000, ge=1)
+    """Most items in one bulk call."""
+    evaluation_chunk_files: int = Field(default=100_000, ge=1)
+    """Most files that one transaction of an evaluation places."""
+    evaluation_lease_s: float = Field(default=300, gt=0)
+    """How long a claimed evaluation is held without finishing a chunk, seconds."""
+    transfer_threads: int = Field(default=8, ge=1)
+    """Copies that one worker process has under way at once."""
+    transfer_batch: int = Field(default=100, ge=1)
+    """Requests that one claim takes, and one settlement reports at most."""
+    transfer_lease_s: float = Field(default=30, gt=0)
+    """How long a claimed request is held without a heartbeat, seconds."""
+    transfer_max_attempts: int = Field(default=6, ge=1)
+    """Attempts of one request before its lock is STUCK."""
+    transfer_backoff_s: float = Field(default=2, gt=0)
+    """Wait before the second attempt, seconds; doubles with each, with jitter."""
+    transfer_backoff_max_s: float = Field(default=900, gt=0)
+    """Longest wait between two attempts, seconds."""
+    stuck_retry_s: float = Field(default=7200, gt=0)
+    """When a stuck rule is looked at again if nothing else wakes it, seconds (DESIGN section 5: 2 h at first)."""
+    sweep_s: float = Field(default=5, gt=0)
+    """How often each queue is swept for what is due, seconds."""
+    arrival_max_attempts: int = Field(default=10, ge=1)
+    """Attempts to ingest one arrival before it is failed; an outage of the Butler does not count."""
+    credentials_file: Path | None = None
+    """YAML: for each RSE name, ``ca_bundle`` and ``token_file``. The database holds no credentials."""
+    log_level: str = "INFO"
+    """Lowest level that is logged."""
+
+
+class ClientSettings(_FromEnvironmentAndFile):
+    """How a client (CLI, site agent) reaches the catalogue and who it is."""
+
+    url: str = "http://127.0.0.1:8080"
+    """Base URL of the registry service."""
+    token: SecretStr | None = None
+    """Token to send; that of a site agent comes from `arriero token create`."""
+    token_file: Path | None = None
+    """File that holds the token; read again when it changes."""
+    account: str | None = None
+    """Account to act for when logging in with a user name."""
+    username: str | None = None
+    """User name to log in with."""
+    password: SecretStr | None = None
+    """Password to log in with; `password_file` keeps it out of the environment."""
+    password_file: Path | None = None
+    """File with the password on its first line."""
+    ca_bundle: Path | None = None
+    """Certificate authorities to trust, PEM."""
+    timeout_s: float = Field(default=60, gt=0)
+    """Longest silence of the registry, seconds."""
+    output: str | None = None
+    """How commands write results: table, json, jsonl or csv."""
+    progress: bool | None = None
+    """Whether long commands show their progress; by default on a terminal."""
+
+
+def refuse_unknown_keys(values: Mapping[str, object]) -> None:
+    """Refuse keys that name no setting: a typing error must not pass for a default.
+
+    Parameters
+    ----------
+    values
+        What a file and the caller gave, by name of the setting.
+
+    Raises
+    ------
+    UnknownSettings
+        Names the keys.
+    """
+    known = {name for model in (Settings, ClientSettings) for name in model.model_fields}
+    _refuse(sorted(key for key in values if key not in known))
+
+
+def refuse_unknown_environment(commands: Collection[str] = ()) -> None:
+    """Refuse variables ``ARRIERO_*`` that name no setting. Every process calls this once, at its start.
+
+    Parameters
+    ----------
+    commands
+        Names of commands, whose options may come from ``ARRIERO_<COMMAND>_<OPTION>``.
+
+    Raises
+    ------
+    UnknownSettings
+        Names the variables.
+    """
+    known = {PREFIX + name.upper() for model in (Settings, ClientSettings) for name in model.model_fields}
+    prefixes = (*_FOREIGN_PREFIXES, *(f"{PREFIX}{command.upper()}_" for command in commands))
+    _refuse(
+        sorted(
+            name
+            for name in os.environ
+            if name.startswith(PREFIX) and name not in known | _NOT_SETTINGS and not name.startswith(prefixes)
+        )
+    )
+
+
+def _refuse(unknown: list[str]) -> None:
+    if unknown:
+        raise UnknownSettings(
+            f"unknown settings: {', '.join(unknown)}; docs/reference/settings.md lists those that there are"
+        )

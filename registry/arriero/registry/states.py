@@ -1,0 +1,148 @@
+"""The words for every state, and Rucio's letters for them.
+
+Inside Arriero a state is a word; Rucio's one-letter codes exist only on the wire, and only this module
+knows them (DESIGN section 5).
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class DidType(StrEnum):
+    """What a data identifier names."""
+
+    FILE = "FILE"
+    DATASET = "DATASET"
+    CONTAINER = "CONTAINER"
+
+
+class ReplicaState(StrEnum):
+    """State of one file at one RSE."""
+
+    AVAILABLE = "AVAILABLE"
+    UNAVAILABLE = "UNAVAILABLE"
+    COPYING = "COPYING"
+    BEING_DELETED = "BEING_DELETED"
+    BAD = "BAD"
+    TEMPORARY_UNAVAILABLE = "TEMPORARY_UNAVAILABLE"
+
+
+class RuleState(StrEnum):
+    """State of a replication rule."""
+
+    INJECT = "INJECT"
+    REPLICATING = "REPLICATING"
+    OK = "OK"
+    STUCK = "STUCK"
+    SUSPENDED = "SUSPENDED"
+    WAITING_APPROVAL = "WAITING_APPROVAL"
+
+
+class LockState(StrEnum):
+    """State of one lock: what a rule asks of one file at one RSE."""
+
+    OK = "OK"
+    REPLICATING = "REPLICATING"
+    STUCK = "STUCK"
+
+
+class RuleGrouping(StrEnum):
+    """Which files of a rule have to lie together."""
+
+    ALL = "ALL"
+    DATASET = "DATASET"
+    NONE = "NONE"
+
+
+class RequestState(StrEnum):
+    """State of a request: one file wanted at one RSE."""
+
+    QUEUED = "QUEUED"
+    SUBMITTED = "SUBMITTED"
+    DONE = "DONE"
+    FAILED = "FAILED"
+
+
+class RequestType(StrEnum):
+    """What a request asks for."""
+
+    TRANSFER = "TRANSFER"
+
+
+class ArrivalState(StrEnum):
+    """State of one file on its way into one Butler repository (DESIGN section 8)."""
+
+    PENDING = "pending"
+    LEASED = "leased"
+    PARKED = "parked"
+    INGESTED = "ingested"
+    FAILED = "failed"
+    RELEASED = "released"
+
+
+class AccountType(StrEnum):
+    """Kind of an account, as Rucio has them."""
+
+    USER = "USER"
+    GROUP = "GROUP"
+    SERVICE = "SERVICE"
+
+
+class Role(StrEnum):
+    """What an account may do (DESIGN section 6)."""
+
+    ADMIN = "admin"
+    DATA_MANAGER = "data_manager"
+    SITE_AGENT = "site_agent"
+    READER = "reader"
+
+
+class IdentityType(StrEnum):
+    """How an identity proves itself."""
+
+    USERPASS = "USERPASS"
+    X509 = "X509"
+    OIDC = "OIDC"
+
+
+class TokenKind(StrEnum):
+    """A login session, or the standing token of a site agent."""
+
+    SESSION = "session"
+    AGENT = "agent"
+
+
+class RseType(StrEnum):
+    """Medium of an RSE."""
+
+    DISK = "DISK"
+    TAPE = "TAPE"
+
+
+REPLICA_LETTERS: Mapping[ReplicaState, str] = {
+    ReplicaState.AVAILABLE: "A",
+    ReplicaState.UNAVAILABLE: "U",
+    ReplicaState.COPYING: "C",
+    ReplicaState.BEING_DELETED: "B",
+    ReplicaState.BAD: "D",
+    ReplicaState.TEMPORARY_UNAVAILABLE: "T",
+}
+
+DID_LETTERS: Mapping[DidType, str] = {DidType.FILE: "F", DidType.DATASET: "D", DidType.CONTAINER: "C"}
+
+RULE_LETTERS: Mapping[RuleState, str] = {
+    RuleState.INJECT: "I",
+    RuleState.REPLICATING: "R",
+    RuleState.OK: "O",
+    RuleState.STUCK: "S",
+    RuleState.SUSPENDED: "U",
+    RuleState.WAITING_APPROVAL: "W",
+}
+
+LOCK_LETTERS: Mapping[LockState, str] = {LockState.OK: "O", LockState.REPLICATING: "R", LockState.STUCK: "S"}
+
+GROUPING_LETTERS: Mapping[RuleGrouping, str] = {
+    RuleGrouping.ALL: "A",
+    RuleGrouping.DATASET: "D",
+    RuleGrouping.NONE: "N",
+}

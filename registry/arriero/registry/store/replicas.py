@@ -1,0 +1,372 @@
+"""Registering replicas by sets, and reading them back in the order of the files."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    Select,
+    String,
+    and_,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+
+from arriero.registry.dialect import insert_into
+from arriero.registry.schema.base import now
+from arriero.registry.schema.tables import did_meta, dids, locks, replicas, rses, rules, scopes
+from arriero.registry.states import DidType, LockState, ReplicaState, RuleState
+from arriero.registry.store import contents
+from arriero.registry.store.json import json_of
+from arriero.registry.store.staging import staged_files
+
+_REVIVED = (ReplicaState.UNAVAILABLE, ReplicaState.TEMPORARY_UNAVAILABLE, ReplicaState.COPYING)
+"""States from which a replica becomes AVAILABLE when a client says that it is there."""
+
+
+def new_file_scopes(connection: Connection) -> Sequence[str]:
+    """Scopes in which staged files would be new."""
+    query = (
+        select(scopes.c.name)
+        .join(staged_files, staged_files.c.scope_id == scopes.c.id)
+        .outerjoin(dids, and_(dids.c.scope_id == staged_files.c.scope_id, dids.c.name == staged_files.c.name))
+        .where(dids.c.id.is_(None))
+        .distinct()
+    )
+    return connection.scalars(query).all()
+
+
+def insert_files(connection: Connection, account_id: int) -> int:
+    """Insert the staged files that are new as DIDs, and give every staged row its id; give how many were new."""
+    staged = staged_files.c
+    columns = [
+        "scope_id",
+        "name",
+        "type",
+        "account_id",
+        "is_open",
+        "monotonic",
+        "bytes",
+        "adler32",
+        "md5",
+        "spread",
+        "created_at",
+        "updated_at",
+    ]
+    rows = (
+        select(
+            staged.scope_id,
+            staged.name,
+            literal(DidType.FILE.value),
+            literal(account_id),
+            literal(False),
+            literal(False),
+            staged.bytes,
+            staged.adler32,
+            staged.md5,
+            staged.spread,
+            now(),
+            now(),
+        )
+        .where(literal(True))
+        .order_by(staged.scope_id, staged.name)
+    )
+    statement = insert_into(connection, dids).from_select(columns, rows)
+    new = connection.execute(
+        statement.on_conflict_do_nothing(index_elements=["scope_id", "name"]),
+        execution_options={"preserve_rowcount": True},
+    ).rowcount
+    resolve_files(connection)
+    return new
+
+
+def resolve_files(connection: Connection) -> None:
+    """Give the rows of ``staged_files`` the ids of the DIDs that they name."""
+    connection.execute(
+        update(staged_files)
+        .values(file_id=dids.c.id)
+        .where(dids.c.scope_id == staged_files.c.scope_id, dids.c.name == staged_files.c.name)
+    )
+
+
+def file_fault(connection: Connection) -> RowMapping | None:
+    """First staged file that the catalogue knows otherwise.
+
+    Returns
+    -------
+    row
+        ``scope``, ``name``, ``type``, and what the catalogue and the call (``said_...``) say of bytes and checksums.
+    """
+    staged = staged_files.c
+    query = (
+        select(
+            scopes.c.name.label("scope"),
+            dids.c.name,
+            dids.c.type,
+            dids.c.bytes,
+            dids.c.adler32,
+            dids.c.md5,
+            staged.bytes.label("said_bytes"),
+            staged.adler32.label("said_adler32"),
+            staged.md5.label("said_md5"),
+        )
+        .select_from(staged_files)
+        .join(dids, dids.c.id == staged.file_id)
+        .join(scopes, scopes.c.id == dids.c.scope_id)
+        .where(
+            or_(
+                dids.c.type != DidType.FILE,
+                dids.c.bytes != staged.bytes,
+                dids.c.adler32 != staged.adler32,
+                dids.c.md5 != staged.md5,
+            )
+        )
+        .limit(1)
+    )
+    return connection.execute(query).mappings().one_or_none()
+
+
+def learn_checksums(connection: Connection) -> None:
+    """Keep the checksums that the catalogue did not have of the staged files."""
+    staged = staged_files.c
+    connection.execute(
+        update(dids)
+        .values(
+            adler32=func.coalesce(dids.c.adler32, staged.adler32),
+            md5=func.coalesce(dids.c.md5, staged.md5),
+            updated_at=now(),
+        )
+        .where(
+            dids.c.id == staged.file_id,
+            or_(
+                and_(dids.c.adler32.is_(None), staged.adler32.is_not(None)),
+                and_(dids.c.md5.is_(None), staged.md5.is_not(None)),
+            ),
+        )
+    )
+
+
+def insert_replicas(connection: Connection, rse_id: int) -> None:
+    """Insert the staged files as replicas at an RSE; one that is there and declared AVAILABLE now becomes so."""
+    staged = staged_files.c
+    columns = ["file_id", "rse_id", "bytes", "state", "path", "created_at", "updated_at"]
+    rows = (
+        select(
+            staged.file_id,
+            literal(rse_id),
+            dids.c.bytes,
+            staged.state,
+            staged.path,
+            now(),
+            now(),
+        )
+        .join(dids, dids.c.id == staged.file_id)
+        .order_by(staged.file_id)
+    )
+    statement = insert_into(connection, replicas).from_select(columns, rows.where(literal(True)))
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["file_id", "rse_id"],
+            set_={
+                "state": statement.excluded.state,
+                "path": func.coalesce(statement.excluded.path, replicas.c.path),
+                "code": None,
+                "reason": None,
+                "updated_at": now(),
+            },
+            where=and_(
+                replicas.c.state.in_(_REVIVED),
+                statement.excluded.state == ReplicaState.AVAILABLE.value,
+            ),
+        )
+    )
+
+
+def replica_fault(connection: Connection, rse_id: int) -> RowMapping | None:
+    """First staged file whose replica at an RSE is not to be had by declaring it: BAD or BEING_DELETED."""
+    query = (
+        select(scopes.c.name.label("scope"), dids.c.name, replicas.c.state)
+        .select_from(staged_files)
+        .join(
+            replicas,
+            and_(replicas.c.file_id == staged_files.c.file_id, replicas.c.rse_id == rse_id),
+        )
+        .join(dids, dids.c.id == replicas.c.file_id)
+        .join(scopes, scopes.c.id == dids.c.scope_id)
+        .where(replicas.c.state.in_((ReplicaState.BAD, ReplicaState.BEING_DELETED)))
+        .limit(1)
+    )
+    return connection.execute(query).mappings().one_or_none()
+
+
+def path_taken(connection: Connection, rse_id: int) -> RowMapping | None:
+    """First staged file whose path at an RSE belongs to the replica of another file."""
+    query = (
+        select(staged_files.c.name, staged_files.c.path, scopes.c.name.label("scope"))
+        .select_from(staged_files)
+        .join(
+            replicas,
+            and_(
+                replicas.c.rse_id == rse_id,
+                replicas.c.path == staged_files.c.path,
+                replicas.c.file_id != staged_files.c.file_id,
+            ),
+        )
+        .join(dids, dids.c.id == replicas.c.file_id)
+        .join(scopes, scopes.c.id == dids.c.scope_id)
+        .limit(1)
+    )
+    return connection.execute(query).mappings().one_or_none()
+
+
+def insert_metadata(connection: Connection) -> None:
+    """Insert the metadata of staged files that have none yet."""
+    statement = insert_into(connection, did_meta).from_select(
+        ["did_id", "meta"],
+        select(staged_files.c.file_id, json_of(connection, staged_files.c.meta))
+        .where(staged_files.c.meta.is_not(None))
+        .order_by(staged_files.c.file_id),
+    )
+    connection.execute(statement.on_conflict_do_nothing(index_elements=["did_id"]))
+
+
+def landed(rse_id: int) -> Select[tuple[int, int]]:
+    """Query for the staged files that are AVAILABLE at an RSE now: columns ``file_id`` and ``rse_id``."""
+    return select(staged_files.c.file_id.label("file_id"), literal(rse_id).label("rse_id")).where(
+        staged_files.c.state == ReplicaState.AVAILABLE.value
+    )
+
+
+def lock_rules_waiting(connection: Connection, rse_id: int) -> frozenset[int]:
+    """Hold the rules that a staged file's new state at an RSE may move, and give their ids.
+
+    They have a lock on it there, or a lock on it anywhere that is stuck. It waits for a rule that is being taken away
+    at this moment, and passes it over. Call it before the replicas are touched, and raise the evaluations afterwards
+    (DESIGN section 11: rules before replicas).
+    """
+    locked = (
+        select(locks.c.rule_id)
+        .join(staged_files, staged_files.c.file_id == locks.c.file_id)
+        .where(
+            or_(
+                locks.c.state == LockState.STUCK,
+                and_(locks.c.rse_id == rse_id, locks.c.state == LockState.REPLICATING),
+            )
+        )
+    )
+    asleep = (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
+    query = (
+        select(rules.c.id)
+        .where(rules.c.id.in_(locked), rules.c.state.not_in(asleep))
+        .order_by(rules.c.id)
+        .with_for_update(read=True, key_share=True, of=rules)
+    )
+    return frozenset(connection.scalars(query))
+
+
+def set_states(connection: Connection, rse_id: int) -> int:
+    """Give the replicas of the staged files their new states; give how many there were."""
+    staged = staged_files.c
+    # the check constraint knows the words: a plain cast of the column's type is enough
+    return connection.execute(
+        update(replicas)
+        .values(
+            state=cast(staged.state, String),
+            reason=staged.reason,
+            code=None,
+            updated_at=now(),
+        )
+        .where(replicas.c.file_id == staged.file_id, replicas.c.rse_id == rse_id)
+    ).rowcount
+
+
+def staged_states(connection: Connection, rse_id: int) -> Sequence[RowMapping]:
+    """Lock the replicas of the staged files at an RSE; give those that cannot change as they should, at most one.
+
+    Returns
+    -------
+    rows
+        ``scope``, ``name``, ``state`` (None: no replica), ``wanted``.
+    """
+    locked = (
+        select(replicas.c.file_id)
+        .join(staged_files, staged_files.c.file_id == replicas.c.file_id)
+        .where(replicas.c.rse_id == rse_id)
+        .order_by(replicas.c.file_id)
+        .with_for_update(of=replicas)
+        .subquery()
+    )
+    connection.execute(select(func.count()).select_from(locked)).all()
+    wanted = staged_files.c.state
+    allowed = or_(
+        replicas.c.state == wanted,
+        and_(wanted == ReplicaState.AVAILABLE.value, replicas.c.state.in_(_REVIVED)),
+        and_(wanted == ReplicaState.UNAVAILABLE.value, replicas.c.state == ReplicaState.COPYING),
+    )
+    query = (
+        select(scopes.c.name.label("scope"), staged_files.c.name, replicas.c.state, wanted.label("wanted"))
+        .select_from(staged_files)
+        .join(scopes, scopes.c.id == staged_files.c.scope_id)
+        .outerjoin(
+            replicas,
+            and_(replicas.c.file_id == staged_files.c.file_id, replicas.c.rse_id == rse_id),
+        )
+        .where(or_(replicas.c.file_id.is_(None), ~allowed))
+        .limit(1)
+    )
+    return connection.execute(query).mappings().all()
+
+
+def replicas_below(did_ids: Sequence[int]) -> Select[Any]:
+    """Query for files and their replicas, a row each, in the order of the files; a file without has one row too.
+
+    All replicas: choosing among states and RSEs is the reader's, see `contents.file_ids_below`.
+
+    Parameters
+    ----------
+    did_ids
+        Files and collections, resolved at any depth.
+    """
+    below = contents.file_ids_below(did_ids)
+    return (
+        select(
+            dids.c.id,
+            scopes.c.name.label("scope"),
+            dids.c.name,
+            dids.c.bytes,
+            dids.c.adler32,
+            dids.c.md5,
+            replicas.c.rse_id,
+            replicas.c.state,
+            replicas.c.path,
+        )
+        .join(below, below.c.id == dids.c.id)
+        .join(scopes, scopes.c.id == dids.c.scope_id)
+        .outerjoin(replicas, replicas.c.file_id == dids.c.id)
+        .order_by(dids.c.id)
+    )
+
+
+def dataset_replicas(did_id: int) -> Select[Any]:
+    """Query for how much of a dataset lies at each RSE: files and bytes, all and AVAILABLE."""
+    available = replicas.c.state == ReplicaState.AVAILABLE
+    below = contents.file_ids_below([did_id])
+    return (
+        select(
+            rses.c.id.label("rse_id"),
+            rses.c.name.label("rse"),
+            func.count().filter(available).label("available_length"),
+            func.coalesce(func.sum(replicas.c.bytes).filter(available), 0).label("available_bytes"),
+            func.min(replicas.c.created_at).label("created_at"),
+            func.max(replicas.c.updated_at).label("updated_at"),
+        )
+        .join(rses, rses.c.id == replicas.c.rse_id)
+        .join(below, below.c.id == replicas.c.file_id)
+        .group_by(rses.c.id, rses.c.name)
+        .order_by(rses.c.name)
+    )

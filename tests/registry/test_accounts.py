@@ -1,0 +1,151 @@
+"""Accounts and the first of them; RSEs where the official client has no word for what can go wrong."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select
+
+from arriero.registry.errors import Conflict, InvalidInput, NotAuthenticated, NotFound, Unsupported
+from arriero.registry.schema.tables import accounts as account_table
+from arriero.registry.schema.tables import identities, rse_attributes, rse_protocols
+from arriero.registry.schema.tables import rses as rse_table
+from arriero.registry.services import accounts, rses
+from arriero.registry.services import rse_protocols as protocols
+from arriero.registry.services.authentication import authenticate, login
+from arriero.registry.services.bootstrap import bootstrap
+from arriero.registry.states import Role
+from arriero.rse.errors import RSEError
+
+PASSWORD = "a long password"
+
+
+def test_the_first_account_is_made_once_and_keeps_its_password(catalogue):
+    with catalogue.database.transaction() as connection:
+        connection.execute(account_table.delete())
+    assert bootstrap(catalogue.database, "admin", PASSWORD) is True
+    assert bootstrap(catalogue.database, "admin", "another password") is False
+    issued = login(catalogue.context, account="root", username="admin", password=PASSWORD)
+    assert authenticate(catalogue.context, issued.token).role is Role.ADMIN
+    with pytest.raises(NotAuthenticated):
+        login(catalogue.context, account="root", username="admin", password="another password")
+    assert catalogue.audited()[0]["detail"] == {"by": "bootstrap"}
+
+
+def test_an_identity_acts_for_its_default_account_and_for_others_by_name(catalogue):
+    for name in ("alice", "team"):
+        catalogue.account(name)
+        accounts.add_identity(
+            catalogue.context,
+            catalogue.root,
+            name,
+            identity="alice",
+            kind="userpass",
+            password=PASSWORD,
+            is_default=name == "alice",
+        )
+    assert login(catalogue.context, account=None, username="alice", password=PASSWORD).account == "alice"
+    assert login(catalogue.context, account="team", username="alice", password=PASSWORD).account == "team"
+    stored = [row["secret_hash"] for row in catalogue.rows(select(identities))]
+    assert all(one.startswith("$argon2id$") and PASSWORD not in one for one in stored)
+    assert PASSWORD not in repr(catalogue.audited())
+
+
+def test_a_suspended_account_cannot_log_in(catalogue):
+    catalogue.account("alice")
+    accounts.add_identity(
+        catalogue.context, catalogue.root, "alice", identity="alice", kind="USERPASS", password=PASSWORD
+    )
+    issued = login(catalogue.context, account="alice", username="alice", password=PASSWORD)
+    accounts.update_account(catalogue.context, catalogue.root, "alice", {"status": "SUSPENDED"})
+    with pytest.raises(NotAuthenticated):
+        authenticate(catalogue.context, issued.token)
+    with pytest.raises(NotAuthenticated):
+        login(catalogue.context, account="alice", username="alice", password=PASSWORD)
+    accounts.update_account(catalogue.context, catalogue.root, "alice", {"status": "ACTIVE"})
+    assert authenticate(catalogue.context, issued.token).account == "alice"
+
+
+@pytest.mark.parametrize("name", ["", "A", "a b", "x" * 26, "../root", "a;b", "root\n"])
+def test_what_cannot_name_an_account_or_scope(catalogue, name):
+    before = catalogue.snapshot_of(account_table)
+    with pytest.raises(InvalidInput):
+        accounts.add_account(catalogue.context, catalogue.root, name, kind="USER", email=None)
+    if name != "A":
+        with pytest.raises(InvalidInput):
+            accounts.add_scope(catalogue.context, catalogue.root, "root", name)
+    assert catalogue.snapshot_of(account_table) == before
+
+
+def test_refusals(catalogue):
+    context, root = catalogue.context, catalogue.root
+    with pytest.raises(InvalidInput, match="USER"):
+        accounts.add_account(context, root, "bob", kind="ROBOT", email=None)
+    with pytest.raises(InvalidInput, match="admin"):
+        accounts.add_account(context, root, "bob", kind="USER", email=None, role="king")
+    with pytest.raises(Conflict):
+        accounts.add_account(context, root, "root", kind="USER", email=None)
+    with pytest.raises(InvalidInput, match="characters"):
+        accounts.add_identity(context, root, "root", identity="x", kind="USERPASS", password="short")
+    with pytest.raises(Unsupported):
+        accounts.add_identity(context, root, "root", identity="x", kind="SSH", password=PASSWORD)
+    with pytest.raises(NotFound):
+        accounts.add_identity(context, root, "nobody", identity="x", kind="USERPASS", password=PASSWORD)
+    with pytest.raises(InvalidInput):
+        accounts.update_account(context, root, "root", {"deleted_at": None})
+
+
+@pytest.mark.parametrize("name", ["", "a b", "SLAC-", "_X", "A|B", "site=SLAC", "é", "../x", "x" * 256])
+def test_what_an_expression_could_not_name_is_no_rse(catalogue, name):
+    with pytest.raises(InvalidInput):
+        rses.add_rse(catalogue.context, catalogue.root, name, {})
+    assert catalogue.count(rse_table) == 0
+
+
+def test_the_path_algorithm_is_known_and_stays_once_there_are_replicas(catalogue):
+    catalogue.scope()
+    catalogue.rse("SITE")
+    with pytest.raises(RSEError, match="no LFN-to-PFN algorithm"):
+        rses.set_attribute(catalogue.context, catalogue.root, "SITE", "lfn2pfn_algorithm", "guess")
+    rses.set_attribute(catalogue.context, catalogue.root, "SITE", "lfn2pfn_algorithm", "hash")
+    catalogue.files("SITE", ["a"])
+    before = catalogue.snapshot_of(rse_attributes)
+    for change in (
+        lambda: rses.set_attribute(
+            catalogue.context, catalogue.root, "SITE", "lfn2pfn_algorithm", "identity"
+        ),
+        lambda: rses.delete_attribute(catalogue.context, catalogue.root, "SITE", "lfn2pfn_algorithm"),
+    ):
+        with pytest.raises(Conflict, match="replicas"):
+            change()
+    assert catalogue.snapshot_of(rse_attributes) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hostname": "a/b"},
+        {"hostname": "user@host"},
+        {"hostname": "x.example.org", "port": 70000},
+        {"hostname": "x.example.org", "port": "1094"},
+        {"hostname": "x.example.org", "prefix": "/a/../b"},
+        {"hostname": "x.example.org", "prefix": "x" * 901},
+        {"hostname": "x.example.org", "domains": {"moon": {"read": 1}}},
+        {"hostname": "x.example.org", "domains": {"wan": {"steal": 1}}},
+        {"hostname": "x.example.org", "domains": {"wan": {"read": -1}}},
+        {"hostname": "x.example.org", "domains": {"wan": "all"}},
+    ],
+)
+def test_a_protocol_that_is_none_is_refused(catalogue, options):
+    rses.add_rse(catalogue.context, catalogue.root, "SITE", {})
+    with pytest.raises((InvalidInput, RSEError)):
+        protocols.add_protocol(catalogue.context, catalogue.root, "SITE", "davs", options)
+    assert catalogue.count(rse_protocols) == 0
+
+
+def test_the_same_protocol_twice_is_refused(catalogue):
+    catalogue.rse("SITE")
+    with pytest.raises(Conflict):
+        protocols.add_protocol(
+            catalogue.context, catalogue.root, "SITE", "davs", {"hostname": "dav.example.org", "port": 1094}
+        )
+    assert catalogue.count(rse_protocols) == 1
