@@ -1,0 +1,84 @@
+"""From which RSE a copy is taken: distance decides, and one that has just failed waits for the others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from arriero.scheduler.core.seeds import fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An RSE that holds an AVAILABLE replica of the file."""
+
+    rse_id: int
+    name: str
+    readable: bool = True
+    wanted: bool = True
+    """Whether the rule's source expression takes it."""
+    reachable: bool = True
+    """Whether it has a protocol that can be read from."""
+    distance: int | None = None
+    """To the destination; None when nobody has said, which counts as farthest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """The source of the next attempt, or why there is none."""
+
+    source: Source | None
+    alternatives: int
+    """How many other sources could be tried."""
+    code: str
+    reason: str
+
+
+def pick_source(
+    sources: Sequence[Source], *, destination_id: int, failed_id: int | None, seed: str
+) -> Picked:
+    """Pick the source of an attempt.
+
+    Parameters
+    ----------
+    sources
+        RSEs with an AVAILABLE replica.
+    destination_id
+        Where the file goes; never its own source.
+    failed_id
+        The source of the attempt before, if that failed.
+    seed
+        Tells requests apart, so that sources of one distance share the load.
+    """
+    others = [source for source in sources if source.rse_id != destination_id]
+    fit = [source for source in others if source.readable and source.wanted and source.reachable]
+    if not fit:
+        return Picked(None, 0, "no_source", _no_source(others))
+
+    def rank(source: Source) -> tuple[bool, bool, int, float, str]:
+        return (
+            source.rse_id == failed_id,
+            source.distance is None,
+            source.distance or 0,
+            fraction(seed, source.name),
+            source.name,
+        )
+
+    best = min(fit, key=rank)
+    away = "distance unknown" if best.distance is None else f"distance {best.distance}"
+    return Picked(best, len(fit) - 1, "picked", f"{best.name} ({away}, {len(fit) - 1} other sources)")
+
+
+def _no_source(others: Sequence[Source]) -> str:
+    if not others:
+        return "no RSE holds an AVAILABLE replica; register one, or wait for another copy"
+    said = "; ".join(
+        f"{source.name} {_fault(source)}" for source in sorted(others, key=lambda one: one.name)[:5]
+    )
+    return f"no replica can be read: {said}"
+
+
+def _fault(source: Source) -> str:
+    if not source.readable:
+        return "is blocked for reading"
+    if not source.wanted:
+        return "is not in the rule's source expression"
+    return "has no protocol to read from; add one with `arriero rse protocol add`"

@@ -1,0 +1,138 @@
+"""How copies are done: a port, so that another mover (an FTS, a site's own) can take the place of this one.
+
+A mover knows nothing of the database: it gets orders and gives back how each ended.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from arriero.rse.copy import CopyOrder, CopyResult, copy_file, temporary_path
+from arriero.rse.errors import RSEError
+from arriero.rse.pool import ProtocolPool
+from arriero.scheduler.plan import PlannedCopy
+
+log = structlog.get_logger(__name__)
+
+_REMEMBERED_ATTEMPTS = 5
+"""How many earlier attempts of a request may have left a temporary file that is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a copy ended."""
+
+    copy: PlannedCopy
+    result: CopyResult | None
+    """None when it failed."""
+    code: str = ""
+    reason: str = ""
+    retryable: bool = False
+
+
+class Mover(Protocol):
+    """Does copies."""
+
+    def submit(self, copies: Sequence[PlannedCopy]) -> None:
+        """Begin copies, or queue them; returns at once."""
+
+    def poll(self, timeout_s: float) -> list[Finished]:
+        """Give the copies that have ended; waits for the first of them at most ``timeout_s`` seconds."""
+
+    def cancel(self, request_ids: Collection[int]) -> None:
+        """Have copies end soon, with code ``cancelled``; those that have ended are passed over."""
+
+    def close(self) -> None:
+        """End what runs and wait for it."""
+
+
+class ThreadMover:
+    """Copies with `arriero.rse.copy.copy_file` in threads of this process.
+
+    Parameters
+    ----------
+    pool
+        Protocols of this process.
+    threads
+        Copies at once.
+    copy
+        Does one copy.
+    """
+
+    def __init__(
+        self, pool: ProtocolPool, *, threads: int, copy: Callable[..., CopyResult] = copy_file
+    ) -> None:
+        self._pool = pool
+        self._copy = copy
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="arriero-copy")
+        self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        self._cancelled: set[int] = set()
+        self._closing = threading.Event()
+
+    def submit(self, copies: Sequence[PlannedCopy]) -> None:
+        """Queue copies for the threads."""
+        self._cancelled.difference_update(copy.request.id for copy in copies)
+        for copy in copies:
+            self._executor.submit(self._work, copy)
+
+    def poll(self, timeout_s: float) -> list[Finished]:
+        """Give the copies that have ended."""
+        ended: list[Finished] = []
+        try:
+            ended.append(self._finished.get(timeout=timeout_s))
+            while True:
+                ended.append(self._finished.get_nowait())
+        except queue.Empty:
+            return ended
+
+    def cancel(self, request_ids: Collection[int]) -> None:
+        """Have copies end soon."""
+        self._cancelled.update(request_ids)
+
+    def close(self) -> None:
+        """End what runs and wait for it."""
+        self._closing.set()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _work(self, copy: PlannedCopy) -> None:
+        request_id = copy.request.id
+
+        def cancelled() -> bool:
+            return request_id in self._cancelled or self._closing.is_set()
+
+        if cancelled():
+            self._finished.put(Finished(copy, None, "cancelled", "not begun"))
+            return
+        try:
+            self._remove_earlier(copy)
+            result = self._copy(copy.order, self._pool, cancelled=cancelled)
+            self._remove_earlier(copy)
+        except RSEError as error:
+            self._finished.put(Finished(copy, None, error.code, str(error), error.retryable))
+        except Exception as error:
+            # the boundary of a copy: the thread and the other copies go on
+            log.exception("copy failed unexpectedly", request_id=request_id)
+            self._finished.put(
+                Finished(copy, None, "unexpected_error", f"{type(error).__name__}: {error}", retryable=True)
+            )
+        else:
+            self._finished.put(Finished(copy, result))
+
+    def _remove_earlier(self, copy: PlannedCopy) -> None:
+        """Remove what attempts that died may have left under their own names.
+
+        After a success once more: the storage may have gone on writing for a worker that was killed.
+        """
+        order: CopyOrder = copy.order
+        fence = copy.request.fence
+        for earlier in range(max(1, fence - _REMEMBERED_ATTEMPTS), fence):
+            path = temporary_path(order.destination_path, f"{copy.request.id}-{earlier}")
+            try:
+                self._pool.get(order.destination).delete(path)
+            except RSEError as error:
+                log.info("earlier attempt not removed", path=path, code=error.code)

@@ -1,0 +1,19 @@
+"""Names of the Celery tasks and queues: a contract with running workers, so never derived from module paths."""
+
+from typing import Final
+
+EVALUATE: Final = "arriero.rules.evaluate"
+RUN_TRANSFERS: Final = "arriero.transfer.run"
+SWEEP_EVALUATIONS: Final = "arriero.maintenance.sweep_evaluations"
+SWEEP_REQUESTS: Final = "arriero.maintenance.sweep_requests"
+SWEEP_ARRIVALS: Final = "arriero.maintenance.sweep_arrivals"
+SWEEP_RULES: Final = "arriero.maintenance.sweep_rules"
+
+SWEEPS: Final = (SWEEP_EVALUATIONS, SWEEP_REQUESTS, SWEEP_ARRIVALS, SWEEP_RULES)
+
+QUEUES: Final = ("rules", "transfer", "delete", "maintenance")
+
+
+def queue_of(task: str) -> str:
+    """Queue of a task: the second part of its name."""
+    return task.split(".")[1]

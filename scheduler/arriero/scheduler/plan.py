@@ -1,0 +1,266 @@
+"""From claimed requests to copy orders: which source, which protocols, which paths. A few statements a batch."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from sqlalchemy import Connection, select
+
+from arriero.registry.errors import InvalidInput
+from arriero.registry.schema.tables import dids, replicas, requests, rse_distances, rules, scopes
+from arriero.registry.states import ReplicaState
+from arriero.rse.copy import CopyOrder
+from arriero.rse.errors import InvalidExpression, RSEError
+from arriero.rse.lfn2pfn import path_for
+from arriero.rse.types import Endpoint
+from arriero.scheduler.claim import ClaimedRequest
+from arriero.scheduler.core.sources import Picked, Source, pick_source
+from arriero.scheduler.rse_catalogue import READ, WRITE, Rse, RseCatalogue
+
+
+class RseCredentials(BaseModel):
+    """Where the credentials for an RSE are read from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ca_bundle: str | None = None
+    token_file: str | None = None
+
+
+Credentials = Mapping[str, RseCredentials]
+
+
+def read_credentials(path: Path | None) -> Credentials:
+    """Read the file that says where each RSE's credentials are.
+
+    Parameters
+    ----------
+    path
+        YAML: for each RSE name, ``ca_bundle`` and ``token_file``; None for no credentials at all.
+
+    Raises
+    ------
+    InvalidInput
+        It cannot be read, or holds something else.
+    """
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+        return TypeAdapter(dict[str, RseCredentials]).validate_python(content)
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise InvalidInput(
+            f"credentials file {path}: {error}; it holds ca_bundle and token_file for each RSE name"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCopy:
+    """A copy that can begin."""
+
+    request: ClaimedRequest
+    order: CopyOrder
+    source_id: int
+    alternatives: int
+    """Other sources that could be tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unplanned:
+    """A request that nothing can be done for now."""
+
+    request: ClaimedRequest
+    code: str
+    reason: str
+    retryable: bool
+
+
+class CannotPlan(Exception):
+    """There is no order for this request."""
+
+    def __init__(self, code: str, reason: str, *, retryable: bool) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.retryable = retryable
+
+
+def plan_copies(
+    connection: Connection, claimed: Sequence[ClaimedRequest], known: RseCatalogue, credentials: Credentials
+) -> tuple[list[PlannedCopy], list[Unplanned]]:
+    """Choose the source of each request of a batch and write its order.
+
+    Parameters
+    ----------
+    claimed
+        The batch.
+    known
+        All RSEs.
+    credentials
+        By RSE name.
+
+    Returns
+    -------
+    tuple
+        The copies that can begin, and the requests that cannot, with the reason.
+    """
+    files = _files(connection, claimed)
+    facts = _Facts(_replicas(connection, claimed), _distances(connection, claimed), known, credentials)
+    planned: list[PlannedCopy] = []
+    unplanned: list[Unplanned] = []
+    for request in claimed:
+        try:
+            planned.append(_plan(request, files.get(request.id), facts))
+        except CannotPlan as fault:
+            unplanned.append(Unplanned(request, fault.code, fault.reason, fault.retryable))
+        except RSEError as error:
+            unplanned.append(Unplanned(request, error.code, str(error), error.retryable))
+    return planned, unplanned
+
+
+def _files(connection: Connection, claimed: Sequence[ClaimedRequest]) -> dict[int, Any]:
+    rows = connection.execute(
+        select(
+            requests.c.id,
+            scopes.c.name.label("scope"),
+            dids.c.name,
+            dids.c.bytes,
+            dids.c.adler32,
+            dids.c.md5,
+            rules.c.source_replica_expression,
+        )
+        .join(dids, dids.c.id == requests.c.file_id)
+        .join(scopes, scopes.c.id == dids.c.scope_id)
+        .outerjoin(rules, rules.c.id == requests.c.rule_id)
+        .where(requests.c.id.in_([request.id for request in claimed]))
+    )
+    return {row.id: row for row in rows}
+
+
+def _replicas(connection: Connection, claimed: Sequence[ClaimedRequest]) -> dict[int, list[Any]]:
+    rows = connection.execute(
+        select(replicas.c.file_id, replicas.c.rse_id, replicas.c.state, replicas.c.path).where(
+            replicas.c.file_id.in_({request.file_id for request in claimed})
+        )
+    )
+    held: dict[int, list[Any]] = defaultdict(list)
+    for row in rows:
+        held[row.file_id].append(row)
+    return held
+
+
+def _distances(connection: Connection, claimed: Sequence[ClaimedRequest]) -> dict[tuple[int, int], int]:
+    rows = connection.execute(
+        select(rse_distances.c.source_id, rse_distances.c.destination_id, rse_distances.c.distance).where(
+            rse_distances.c.destination_id.in_({request.destination_id for request in claimed})
+        )
+    )
+    return {(row.source_id, row.destination_id): row.distance for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the orders of a batch are made from."""
+
+    held: Mapping[int, Sequence[Any]]
+    """Replicas by file."""
+    distances: Mapping[tuple[int, int], int]
+    known: RseCatalogue
+    credentials: Credentials
+
+
+def _plan(
+    request: ClaimedRequest,
+    file: Any,
+    facts: _Facts,
+) -> PlannedCopy:
+    known = facts.known
+    destination = known.by_id.get(request.destination_id)
+    if file is None or destination is None:
+        raise CannotPlan("gone", "the file or the RSE of this request exists no more", retryable=False)
+    copies = {row.rse_id: row for row in facts.held.get(request.file_id, ()) if row.rse_id in known.by_id}
+    picked = _pick(request, file, copies, facts)
+    if picked.source is None:
+        raise CannotPlan(picked.code, picked.reason, retryable=True)
+    source = known.by_id[picked.source.rse_id]
+    there = copies.get(destination.id)
+    order = CopyOrder(
+        source=_endpoint(source, READ, facts.credentials),
+        source_path=_path(source, copies[source.id].path, file),
+        destination=_endpoint(destination, WRITE, facts.credentials),
+        destination_path=_path(destination, there.path if there is not None else None, file),
+        bytes=request.bytes,
+        adler32=file.adler32,
+        md5=file.md5,
+        attempt_name=request.attempt_name,
+    )
+    return PlannedCopy(request, order, source.id, picked.alternatives)
+
+
+def _pick(
+    request: ClaimedRequest,
+    file: Any,
+    copies: Mapping[int, Any],
+    facts: _Facts,
+) -> Picked:
+    known = facts.known
+    wanted = None
+    if file.source_replica_expression:
+        try:
+            wanted = known.matching(file.source_replica_expression)
+        except InvalidExpression as error:
+            raise CannotPlan("no_source", f"source expression: {error}", retryable=True) from error
+    sources = [
+        Source(
+            rse_id=rse_id,
+            name=known.by_id[rse_id].name,
+            readable=known.by_id[rse_id].readable,
+            wanted=wanted is None or rse_id in wanted,
+            reachable=known.by_id[rse_id].protocol_for(*READ) is not None,
+            distance=facts.distances.get((rse_id, request.destination_id)),
+        )
+        for rse_id, row in copies.items()
+        if row.state == ReplicaState.AVAILABLE
+    ]
+    return pick_source(
+        sources,
+        destination_id=request.destination_id,
+        failed_id=request.failed_source_id,
+        seed=str(request.id),
+    )
+
+
+def _endpoint(rse: Rse, operations: tuple[str, ...], credentials: Credentials) -> Endpoint:
+    protocol = rse.protocol_for(*operations)
+    if protocol is None:
+        raise CannotPlan(
+            "no_protocol",
+            f"{rse.name} has no protocol for {' or '.join(operations)}; add one with `arriero rse protocol add`",
+            retryable=False,
+        )
+    access = credentials.get(rse.name, RseCredentials())
+    return Endpoint(
+        rse=rse.name,
+        scheme=protocol.scheme,
+        hostname=protocol.hostname,
+        port=protocol.port,
+        prefix=protocol.prefix,
+        ca_bundle=access.ca_bundle,
+        token_file=access.token_file,
+    )
+
+
+def _path(rse: Rse, known_path: str | None, file: Any) -> str:
+    if known_path:
+        return known_path
+    if not rse.deterministic:
+        raise CannotPlan(
+            "no_path",
+            f"{rse.name} is not deterministic and no path is registered for this file",
+            retryable=False,
+        )
+    return path_for(rse.algorithm, file.scope, file.name)

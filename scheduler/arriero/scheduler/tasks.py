@@ -1,0 +1,57 @@
+"""The Celery tasks: each calls one service of its process and returns nothing.
+
+Retries live in the database (``attempt``, ``not_before``), never in Celery: no ``countdown``, no ``eta``.
+"""
+
+from celery import Celery
+
+from arriero.registry.services.rule_removal import remove_expired_rules
+from arriero.scheduler.names import (
+    EVALUATE,
+    RUN_TRANSFERS,
+    SWEEP_ARRIVALS,
+    SWEEP_EVALUATIONS,
+    SWEEP_REQUESTS,
+    SWEEP_RULES,
+)
+from arriero.scheduler.process import Work
+from arriero.scheduler.sweeps import sweep_arrivals as take_back_arrivals
+from arriero.scheduler.sweeps import sweep_evaluations as take_back_evaluations
+from arriero.scheduler.sweeps import sweep_requests as take_back_requests
+
+
+def add_tasks(app: Celery, work: Work) -> None:
+    """Give an app its tasks.
+
+    Parameters
+    ----------
+    app
+        A new one.
+    work
+        What the tasks work with, in each process.
+    """
+
+    # not shared: other apps of this process have tasks and a context of their own
+    @app.task(name=EVALUATE, shared=False)
+    def evaluate() -> None:
+        work.evaluator.take()
+
+    @app.task(name=RUN_TRANSFERS, shared=False)
+    def run_transfers() -> None:
+        work.transfers.take()
+
+    @app.task(name=SWEEP_EVALUATIONS, shared=False)
+    def sweep_evaluations() -> None:
+        take_back_evaluations(work.context)
+
+    @app.task(name=SWEEP_REQUESTS, shared=False)
+    def sweep_requests() -> None:
+        take_back_requests(work.context)
+
+    @app.task(name=SWEEP_ARRIVALS, shared=False)
+    def sweep_arrivals() -> None:
+        take_back_arrivals(work.context)
+
+    @app.task(name=SWEEP_RULES, shared=False)
+    def sweep_rules() -> None:
+        remove_expired_rules(work.context)

@@ -1,0 +1,91 @@
+"""The mover of threads: what it leaves behind, and what it does when it is told to stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from arriero.rse.copy import CopyOrder, temporary_path
+from arriero.rse.pool import ProtocolPool
+from arriero.rse.types import Endpoint
+from arriero.scheduler.claim import ClaimedRequest
+from arriero.scheduler.mover import ThreadMover
+from arriero.scheduler.plan import PlannedCopy
+
+
+@pytest.fixture
+def copy(tmp_path):
+    endpoints = [Endpoint(name, "file", "", 0, str(tmp_path / name)) for name in ("here", "there")]
+    for endpoint in endpoints:
+        (tmp_path / endpoint.rse).mkdir()
+    (tmp_path / "here" / "f").write_bytes(b"bytes")
+    order = CopyOrder(endpoints[0], "f", endpoints[1], "f", 5, "066c0228", None, "7-3")
+    return PlannedCopy(ClaimedRequest(7, 3, "w", 1, 2, 5, 2, None), order, 1, 0)
+
+
+def finished(mover: ThreadMover, count: int = 1) -> list:
+    ended = []
+    until = time.monotonic() + 20
+    while len(ended) < count:
+        assert time.monotonic() < until
+        ended.extend(mover.poll(0.1))
+    return ended
+
+
+def test_what_earlier_attempts_left_is_removed(copy, tmp_path):
+    for fence in (1, 2):
+        (tmp_path / "there" / temporary_path("f", f"7-{fence}")).write_bytes(b"by")
+    (tmp_path / "there" / temporary_path("f", "8-1")).write_bytes(b"another request's")
+    mover = ThreadMover(ProtocolPool(), threads=2)
+    mover.submit([copy])
+    (ended,) = finished(mover)
+    mover.close()
+    assert ended.result is not None, ended.reason
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["f", temporary_path("f", "8-1")]
+
+
+def test_an_error_of_the_storage_is_reported_with_its_code(copy, tmp_path):
+    (tmp_path / "here" / "f").unlink()
+    mover = ThreadMover(ProtocolPool(), threads=2)
+    mover.submit([copy])
+    (ended,) = finished(mover)
+    mover.close()
+    assert (ended.result, ended.code, ended.retryable) == (None, "not_found", False)
+
+
+def test_a_bug_in_one_copy_ends_no_other(copy):
+    def explode(order, pool, *, cancelled):
+        if order.attempt_name == "bad":
+            raise ZeroDivisionError("a bug")
+        return "copied"
+
+    bad = replace(copy, order=replace(copy.order, attempt_name="bad"))
+    mover = ThreadMover(ProtocolPool(), threads=1, copy=explode)
+    mover.submit([bad, copy])
+    first, second = finished(mover, 2)
+    mover.close()
+    assert (first.code, first.retryable) == ("unexpected_error", True)
+    assert second.result == "copied"
+
+
+def test_cancelled_copies_end(copy):
+    begun = threading.Event()
+
+    def slow(order, pool, *, cancelled):
+        begun.set()
+        while not cancelled():
+            time.sleep(0.01)
+        from arriero.rse.errors import Cancelled
+
+        raise Cancelled("taken back")
+
+    waiting = replace(copy, request=replace(copy.request, id=8))
+    mover = ThreadMover(ProtocolPool(), threads=1, copy=slow)
+    mover.submit([copy, waiting])
+    begun.wait(10)
+    mover.cancel([7, 8])
+    assert [ended.code for ended in finished(mover, 2)] == ["cancelled", "cancelled"]
+    mover.close()
