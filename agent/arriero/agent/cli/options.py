@@ -1,0 +1,79 @@
+"""Option and argument types that several commands share."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import click
+from typing_extensions import override
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class DidName(NamedTuple):
+    """A data identifier as it is written: ``scope:name``."""
+
+    scope: str
+    name: str
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.scope}:{self.name}"
+
+    def as_dict(self) -> dict[str, str]:
+        """As Rucio's calls take it."""
+        return {"scope": self.scope, "name": self.name}
+
+
+class DidType(click.ParamType[DidName]):
+    """``scope:name``."""
+
+    name = "did"
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DidName:
+        if isinstance(value, DidName):
+            return value
+        scope, colon, name = str(value).partition(":")
+        if not (scope and colon and name):
+            self.fail(f"{value!r} is not a DID: write scope:name", param, ctx)
+        return DidName(scope, name)
+
+    @override
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "SCOPE:NAME"
+
+
+class JsonType(click.ParamType[dict[str, Any]]):
+    """A JSON object."""
+
+    name = "json"
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        import json
+
+        if isinstance(value, dict):
+            return value
+        try:
+            decoded = json.loads(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is not JSON ({error})", param, ctx)
+        if not isinstance(decoded, dict):
+            self.fail(f"{value!r} is not a JSON object", param, ctx)
+        return decoded
+
+
+DID = DidType()
+JSON = JsonType()
+
+
+def rses_option(*, required: bool = False, help_text: str = "RSE expression.") -> Callable[[F], F]:
+    """``--rses``, with Rucio's alias ``--rse-exp``."""
+    return click.option("--rses", "--rse-exp", "rses", required=required, metavar="EXPR", help=help_text)
+
+
+def dry_run_option(function: F) -> F:
+    """``-n/--dry-run``."""
+    return click.option("-n", "--dry-run", is_flag=True, help="Show what would be done, and do nothing.")(
+        function
+    )

@@ -1,0 +1,129 @@
+"""A real Butler repository for LSSTComCam, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+from arriero.agent.ingest.butler_repository import create_repository, repository_config
+from arriero.agent.ingest.butler_writer import ButlerWriter
+from support.butler import DAY
+from support.exposures import write_night
+from support.services import Services
+
+
+@pytest.fixture(scope="session")
+def night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """Four exposures of nine detectors with their indexes; not to be changed."""
+    root = tmp_path_factory.mktemp("night")
+    return root, write_night(root, DAY)
+
+
+class Template:
+    """One repository for each kind of database, to be copied: making one takes seconds."""
+
+    def __init__(self, services: Services, directory: Path) -> None:
+        self._services = services
+        self._directory = directory
+
+    @cached_property
+    def sqlite(self) -> Path:
+        create_repository(str(self._directory / "sqlite"), "LSSTComCam")
+        return self._directory / "sqlite"
+
+    @cached_property
+    def postgresql(self) -> tuple[Path, str]:
+        """Its directory, and the name of its database, to which nobody is connected."""
+        server = self._services.postgresql
+        with pytest.MonkeyPatch.context() as patch:
+            url = registry_url(server.create_database(), self._directory, patch)
+            create_repository(str(self._directory / "postgresql"), "LSSTComCam", registry_db=url)
+        database = url.rpartition("/")[2]
+        server.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+        return self._directory / "postgresql", database
+
+
+def registry_url(database_url: str, directory: Path, patch: pytest.MonkeyPatch) -> str:
+    """Give the URL for a Butler registry, its password where the Butler looks for it."""
+    url = sqlalchemy.make_url(database_url)
+    auth = directory / "db-auth.yaml"
+    auth.write_text(
+        f"- url: postgresql://{url.host}:{url.port}/{url.database}\n"
+        f"  username: {url.username}\n"
+        f"  password: '{url.password}'\n"
+    )
+    auth.chmod(0o600)
+    patch.setenv("LSST_DB_AUTH", str(auth))
+    return f"postgresql://{url.host}:{url.port}/{url.database}"
+
+
+@pytest.fixture(scope="session")
+def template(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
+    template = Template(services, tmp_path_factory.mktemp("repositories"))
+    yield template
+    if "postgresql" in vars(template):
+        services.postgresql.drop_database(template.postgresql[1])
+
+
+@pytest.fixture
+def registry_db(
+    services: Services, database_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str | None]:
+    """URL of an empty database for a Butler registry; None for SQLite."""
+    if database_kind == "sqlite":
+        yield None
+        return
+    url = services.postgresql.create_database()
+    yield registry_url(url, tmp_path, monkeypatch)
+    services.postgresql.drop_database(url)
+
+
+@pytest.fixture
+def repository(
+    services: Services,
+    database_kind: str,
+    template: Template,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[str]:
+    """URI of a repository that has LSSTComCam registered, as `create_repository` makes it."""
+    if database_kind == "sqlite":
+        yield copied(template.sqlite, tmp_path)
+        return
+    original, database = template.postgresql
+    url = services.postgresql.create_database(template=database)
+    uri = copied(original, tmp_path)
+    config = tmp_path / "repo" / "butler.yaml"
+    config.write_text(config.read_text().replace(database, url.rpartition("/")[2]))
+    registry_url(url, tmp_path, monkeypatch)
+    yield uri
+    services.postgresql.drop_database(url)
+
+
+@pytest.fixture
+def sqlite_repository(template: Template, tmp_path: Path) -> str:
+    return copied(template.sqlite, tmp_path)
+
+
+def copied(original: Path, tmp_path: Path) -> str:
+    shutil.copytree(original, tmp_path / "repo")
+    return repository_config(str(tmp_path / "repo"))
+
+
+@pytest.fixture
+def new_writer() -> Iterator[Callable[..., ButlerWriter]]:
+    """Make writers that are closed after the test."""
+    writers: list[ButlerWriter] = []
+
+    def make(repository: str, *instruments: str, **options: str) -> ButlerWriter:
+        writers.append(ButlerWriter(repository, instruments or ("LSSTComCam",), **options))
+        return writers[-1]
+
+    yield make
+    for writer in writers:
+        writer.close()

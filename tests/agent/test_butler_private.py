@@ -1,0 +1,123 @@
+"""The contract with the pinned lsst-daf-butler: fails first when an update moves what is private."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from uuid import UUID
+
+import pytest
+from lsst.daf.butler import DatasetRef, FileDataset
+from lsst.daf.butler.datastores.fileDatastore import FileDatastore
+from lsst.resources import ResourcePath
+
+from arriero.agent.ingest import butler_private as private
+from arriero.agent.ingest.butler_repository import open_repository
+from arriero.agent.ingest.transforms import TaiSpan
+
+PINNED = "30.2026.4300"
+
+
+@pytest.fixture
+def butler(sqlite_repository):
+    butler = open_repository(sqlite_repository, writeable=True)
+    butler.registry.insertDimensionData("group", {"instrument": "LSSTComCam", "name": "g"})
+    butler.registry.insertDimensionData("day_obs", {"instrument": "LSSTComCam", "id": 20241108})
+    butler.registry.insertDimensionData(
+        "exposure",
+        {
+            "instrument": "LSSTComCam",
+            "id": 1,
+            "obs_id": "one",
+            "group": "g",
+            "day_obs": 20241108,
+            "physical_filter": "r_03",
+        },
+    )
+    yield butler
+    butler.close()
+
+
+@pytest.fixture
+def ref(butler) -> DatasetRef:
+    data_id = butler.registry.expandDataId(instrument="LSSTComCam", exposure=1, detector=0)
+    return DatasetRef(butler.get_dataset_type("raw"), data_id, run="LSSTComCam/raw/all")
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[str]:
+    """What the Butler asks a storage about."""
+    calls: list[str] = []
+    for name in ("exists", "size", "read", "mexists"):
+
+        def ask(self, *args, name=name, **kwargs):
+            calls.append(f"{name} {self}")
+            raise AssertionError(f"{name} of {self} within the transaction")
+
+        monkeypatch.setattr(ResourcePath, name, ask)
+        monkeypatch.setattr(type(ResourcePath("file:///x")), name, ask)
+    return calls
+
+
+def test_the_pinned_version_is_installed():
+    assert version("lsst-daf-butler") == PINNED
+
+
+def test_known_sizes_keep_the_storage_out_of_the_transaction(butler, ref, asked):
+    private.trust(butler)
+    path = ResourcePath("file:///nowhere/at%20all.fits")
+    with private.known_sizes({str(path): 4711}):
+        butler.ingest(FileDataset(path, [ref]), transfer="direct")
+    assert not asked
+    stored = private.stored_files(butler, [ref])
+    assert stored == {ref.id: private.StoredFile("file:///nowhere/at%20all.fits", 4711)}
+    assert isinstance(ref.id, UUID)
+
+
+def test_without_a_known_size_the_storage_is_asked(butler, ref):
+    private.trust(butler)
+    with private.known_sizes({}), pytest.raises(FileNotFoundError):
+        butler.ingest(FileDataset("file:///nowhere.fits", [ref]), transfer="direct")
+    assert private.stored_files(butler, [ref]) == {}
+
+
+def test_an_untrusted_butler_asks(butler, ref):
+    with private.known_sizes({"file:///nowhere.fits": 1}), pytest.raises(FileNotFoundError):
+        butler.ingest(FileDataset("file:///nowhere.fits", [ref]), transfer="direct")
+
+
+def test_relative_paths_are_refused(butler, ref):
+    private.trust(butler)
+    with private.known_sizes({"here.fits": 1}), pytest.raises(ValueError, match="absolute"):
+        butler.ingest(FileDataset("here.fits", [ref]), transfer="direct")
+
+
+def test_trust_is_for_file_datastores_and_twice_is_once(butler):
+    private.trust(butler)
+    private.trust(butler)
+    assert isinstance(butler._datastore, private.TrustingFileDatastore)
+    butler._datastore.__class__ = type("Other", (FileDatastore,), {})
+    with pytest.raises(TypeError, match="Other"):
+        private.trust(butler)
+
+
+def test_path_length_is_the_tables(butler):
+    specification = butler._datastore.makeTableSpec()
+    assert specification.fields["path"].length == private.PATH_LENGTH
+
+
+def test_spans_go_there_and_back():
+    span = TaiSpan(1_731_121_000_123_456_789, 1_731_121_030_500_000_000)
+    made = private.timespan(span)
+    assert private.tai_span(made) == span
+    assert abs(made.begin.unix_tai - 1_731_121_000.123456789) < 1e-6
+
+
+def test_a_purge_leaves_the_replica(butler, ref, tmp_path):
+    private.trust(butler)
+    replica = tmp_path / "replica.fits"
+    replica.write_bytes(b"SIMPLE")
+    path = ResourcePath(replica.as_uri())
+    with private.known_sizes({str(path): 6}):
+        butler.ingest(FileDataset(path, [ref]), transfer="direct")
+    butler.pruneDatasets([ref], disassociate=True, unstore=True, purge=True)
+    assert replica.read_bytes() == b"SIMPLE"
