@@ -1,0 +1,121 @@
+"""A registry that answers on a real port, in a thread of the test's process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from argon2 import PasswordHasher
+
+from arriero.registry.app import create_app
+from arriero.registry.client import RegistryClient
+from arriero.registry.database import Database
+from arriero.registry.ports import SilentDoorbell
+from arriero.registry.services import authentication
+from arriero.registry.services.bootstrap import bootstrap
+from arriero.registry.services.context import Context
+from arriero.registry.settings import Settings
+from support.database import migrated_database
+from support.services import Services, drop_database
+
+ROOT = "root"
+PASSWORD = "correct horse battery staple"
+
+
+QUICK_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+"""A password costs what it should in production only: here it would take longer than most tests."""
+
+
+@contextmanager
+def quick_passwords() -> Iterator[None]:
+    """Have passwords of this process hashed and verified quickly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(authentication, "_HASHER", QUICK_HASHER)
+        patch.setattr(authentication, "_NOBODY", QUICK_HASHER.hash("nobody"))
+        yield
+
+
+class RunningRegistry:
+    """What a test knows of the registry that it talks to."""
+
+    def __init__(self, url: str, context: Context) -> None:
+        self.url = url
+        self.context = context
+        self.database = context.database
+        self._clients: list[RegistryClient] = []
+
+    def client(self, **credentials: object) -> RegistryClient:
+        """Return a client: of root, unless other credentials are given."""
+        given = credentials or {"account": ROOT, "username": ROOT, "password": PASSWORD}
+        client = RegistryClient(self.url, **given)  # type: ignore[arg-type]
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+@contextmanager
+def running_registry(
+    services: Services | None, kind: str, directory: Path, **settings: object
+) -> Iterator[RunningRegistry]:
+    """Run a registry on a fresh database of `kind` with the account root.
+
+    Parameters
+    ----------
+    settings
+        Fields of `Settings` that differ from the default.
+    """
+    assert services is not None
+    with quick_passwords(), _served(services, kind, directory, **settings) as registry:
+        yield registry
+
+
+@contextmanager
+def _served(services: Services, kind: str, directory: Path, **settings: object) -> Iterator[RunningRegistry]:
+    database_url = migrated_database(services, kind, directory)
+    database = Database(database_url)
+    bootstrap(database, ROOT, PASSWORD)
+    context = Context(database, Settings(**settings), SilentDoorbell())  # type: ignore[arg-type]
+    # with its protocol named: asyncio turns Nagle's algorithm off only where it can see that it is TCP
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as bound:
+        bound.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            create_app(context),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=2,
+            lifespan="off",
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="registry")
+        thread.start()
+        deadline = time.monotonic() + 15
+        while not server.started:
+            assert thread.is_alive(), "the registry ended at once"
+            assert time.monotonic() < deadline, "the registry did not start within 15 s"
+            time.sleep(0.01)
+        host, port = bound.getsockname()
+        registry = RunningRegistry(f"http://{host}:{port}", context)
+        try:
+            yield registry
+        finally:
+            registry.close()
+            server.should_exit = True
+            thread.join(timeout=15)
+            database.dispose()
+            drop_database(services, database_url)
+
+
+@pytest.fixture
+def registry(services: Services, database_kind: str, tmp_path: Path) -> Iterator[RunningRegistry]:
+    """A registry of this test's own, on the kind of database that the test runs on."""
+    with running_registry(services, database_kind, tmp_path) as running:
+        yield running

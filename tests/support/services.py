@@ -1,0 +1,168 @@
+"""Real servers for tests, each started when the first test asks for it.
+
+`make test` starts the whole set beforehand and says where it is with ARRIERO_TEST_SERVICES_DIR; a plain pytest
+starts what it needs in a directory of its own and ends it again. A server that is not installed fails the test
+and says what to install: nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from servicelib.apache import Apache
+from servicelib.postgresql import PostgreSQL
+from servicelib.redis import Redis
+from servicelib.server import Server, WebDavServer
+from servicelib.stack import Stack, claim, new_directory, remove_abandoned
+from servicelib.wsgidav import WsgiDav
+from servicelib.xrootd import XRootD
+
+PREFIX = "arriero-pytest-"
+
+S = TypeVar("S", bound=Server)
+
+
+class Services:
+    """The servers of one test session.
+
+    Parameters
+    ----------
+    shared
+        A directory in which `deploy/services up` runs servers; they are used and left running.
+    """
+
+    def __init__(self, shared: Path | None = None) -> None:
+        self._shared = None if shared is None else Stack(shared)
+
+    @cached_property
+    def _own(self) -> Stack:
+        remove_abandoned(PREFIX)
+        directory = new_directory(PREFIX)
+        claim(directory)
+        return Stack(directory)
+
+    @property
+    def directory(self) -> Path:
+        """A directory for servers that a test starts by itself, reachable for their accounts."""
+        return self._own.directory
+
+    @cached_property
+    def postgresql(self) -> PostgreSQL:
+        return self._started("postgresql", PostgreSQL)
+
+    @cached_property
+    def redis(self) -> Redis:
+        return self._started("redis", Redis)
+
+    @cached_property
+    def xrootd_slac(self) -> XRootD:
+        return self._started("slac", XRootD)
+
+    @cached_property
+    def xrootd_in2p3(self) -> XRootD:
+        return self._started("in2p3", XRootD)
+
+    @cached_property
+    def apache(self) -> Apache:
+        return self._started("apache", Apache)
+
+    @cached_property
+    def wsgidav(self) -> WsgiDav:
+        return self._started("wsgidav", WsgiDav)
+
+    def webdav(self, name: str) -> WebDavServer:
+        """Return a storage element by the name of its attribute here, for parametrised tests."""
+        server = getattr(self, name)
+        assert isinstance(server, WebDavServer)
+        return server
+
+    def close(self) -> None:
+        """End the servers that this session started."""
+        if "_own" in self.__dict__:
+            self._own.remove()
+
+    def _started(self, name: str, kind: type[S]) -> S:
+        stack = self._own
+        if self._shared is not None and self._shared.server(name).is_running():
+            stack = self._shared
+        server = stack.server(name)
+        assert isinstance(server, kind)
+        server.start()
+        return server
+
+
+def fresh_database(services: Services, kind: str, tmp_path: Path, *, template: str | None = None) -> str:
+    """Create an empty database.
+
+    Parameters
+    ----------
+    kind
+        `sqlite` or `postgresql`.
+    tmp_path
+        Where an SQLite file goes.
+    template
+        Name of the PostgreSQL database to copy instead.
+
+    Returns
+    -------
+    url
+        For SQLAlchemy.
+    """
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path / 'registry.db'}"
+    return services.postgresql.create_database(template=template)
+
+
+def drop_database(services: Services, url: str) -> None:
+    """Remove a database that `fresh_database` created."""
+    if url.startswith("postgresql"):
+        services.postgresql.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Services]:
+    """Real servers, started when first asked for."""
+    shared = os.environ.get("ARRIERO_TEST_SERVICES_DIR")
+    running = Services(Path(shared) if shared else None)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """The kind of database: what uses it runs on both."""
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_database(request: pytest.FixtureRequest, database_kind: str, tmp_path: Path) -> Iterator[str]:
+    """URL of a database without any table, dropped after the test."""
+    # Asked for by name and not as an argument, so that a test on SQLite is not marked as needing servers.
+    services = request.getfixturevalue("services")
+    url = fresh_database(services, database_kind, tmp_path)
+    try:
+        yield url
+    finally:
+        drop_database(services, url)
+
+
+@pytest.fixture
+def database_url(empty_database: str) -> str:
+    """URL of the test's database; a conftest of a package overrides it with one that has the schema."""
+    return empty_database
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a real server, so that `make test-quick` can leave it out."""
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if "services" in getattr(item, "fixturenames", ()) or parameters.get("database_kind") == "postgresql":
+            item.add_marker("services")
