@@ -16,7 +16,8 @@ from arriero.registry.schema.tables import accounts as account_table
 from arriero.registry.schema.tables import audit_log, tokens
 from arriero.registry.services.authentication import issue_token
 from arriero.registry.states import TokenKind
-from support.access import ACCESS, CALLERS, FILE, RULE, Callers
+from support.access import ACCESS, Callers
+from support.routes.callers import CALLERS, FILE, RULE
 from support.server import running_registry
 
 

@@ -1,6 +1,9 @@
 """The application: every router by name, so that what is served can be read here."""
 
+from typing import Any
+
 from fastapi import Depends, FastAPI
+from typing_extensions import override
 
 from arriero.registry.api import (
     accounts,
@@ -19,6 +22,7 @@ from arriero.registry.api import (
     tokens,
     trace,
 )
+from arriero.registry.api.documents import add_definitions
 from arriero.registry.api.middleware import RequestMiddleware
 from arriero.registry.dashboard import pages
 from arriero.registry.dependencies import refuse_null_characters
@@ -43,6 +47,14 @@ ROUTERS = (
 )
 
 
+class _Registry(FastAPI):
+    @override
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            add_definitions(super().openapi())
+        return super().openapi()
+
+
 def create_app(context: Context) -> FastAPI:
     """Assemble the registry's HTTP service.
 
@@ -51,7 +63,7 @@ def create_app(context: Context) -> FastAPI:
     context
         Database, settings and doorbell of this process.
     """
-    app = FastAPI(
+    app = _Registry(
         title="Arriero registry",
         summary="Rucio's REST protocol, and what Rucio has no word for: butlers, arrivals, traces.",
         docs_url=None,

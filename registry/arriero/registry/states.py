@@ -80,6 +80,32 @@ class ArrivalState(StrEnum):
     RELEASED = "released"
 
 
+class BadReplicaState(StrEnum):
+    """What was said against a replica, and how it ended."""
+
+    BAD = "BAD"
+    SUSPICIOUS = "SUSPICIOUS"
+    TEMPORARY_UNAVAILABLE = "TEMPORARY_UNAVAILABLE"
+    LOST = "LOST"
+    RECOVERED = "RECOVERED"
+    DELETED = "DELETED"
+
+
+class SubscriptionState(StrEnum):
+    """State of a subscription."""
+
+    ACTIVE = "ACTIVE"
+    INACTIVE = "INACTIVE"
+    BROKEN = "BROKEN"
+
+
+class TransferDirection(StrEnum):
+    """Which end of a copy a limit counts."""
+
+    SOURCE = "SOURCE"
+    DESTINATION = "DESTINATION"
+
+
 class AccountType(StrEnum):
     """Kind of an account, as Rucio has them."""
 
@@ -145,4 +171,19 @@ GROUPING_LETTERS: Mapping[RuleGrouping, str] = {
     RuleGrouping.ALL: "A",
     RuleGrouping.DATASET: "D",
     RuleGrouping.NONE: "N",
+}
+
+BAD_REPLICA_LETTERS: Mapping[BadReplicaState, str] = {
+    BadReplicaState.BAD: "B",
+    BadReplicaState.SUSPICIOUS: "S",
+    BadReplicaState.TEMPORARY_UNAVAILABLE: "T",
+    BadReplicaState.LOST: "L",
+    BadReplicaState.RECOVERED: "R",
+    BadReplicaState.DELETED: "D",
+}
+
+SUBSCRIPTION_LETTERS: Mapping[SubscriptionState, str] = {
+    SubscriptionState.ACTIVE: "A",
+    SubscriptionState.INACTIVE: "I",
+    SubscriptionState.BROKEN: "B",
 }

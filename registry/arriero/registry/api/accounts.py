@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
+from arriero.registry.api.documents import sends
 from arriero.registry.api.streams import json_response, json_stream
 from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, PathText, parse
 from arriero.registry.services import accounts, rules
@@ -57,7 +58,7 @@ def get_account(context: ContextDep, actor: ActorDep, account: PathText) -> Resp
     return json_response(accounts.get_account(context, account))
 
 
-@router.post("/{account}", summary="Add an account")
+@router.post("/{account}", summary="Add an account", openapi_extra=sends(NewAccount))
 def add_account(context: ContextDep, actor: ActorDep, account: PathText, body: BodyDep) -> Response:
     new = parse(NewAccount, body)
     accounts.add_account(context, actor, account, kind=new.type, email=new.email, role=new.role)

@@ -1,6 +1,17 @@
 """Accounts, how they prove who they are, the tokens that they hold, and the scopes that they own."""
 
-from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from arriero.registry.schema.base import (
     BigId,
@@ -75,6 +86,41 @@ scopes = Table(
     Column("name", String(25), nullable=False, unique=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False, index=True),
     created_at(),
+)
+
+account_attributes = Table(
+    "account_attributes",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+account_limits = Table(
+    "account_limits",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("rse_id", ForeignKey("rses.id", ondelete="CASCADE"), primary_key=True),
+    # -1 is no limit; an account without a row has none either
+    Column("bytes", BigInteger, nullable=False),
+)
+
+account_global_limits = Table(
+    "account_global_limits",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("rse_expression", String(1000), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+)
+
+account_usage_history = Table(
+    "account_usage_history",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("rse_id", ForeignKey("rses.id", ondelete="CASCADE"), primary_key=True),
+    Column("at", UtcDateTime, primary_key=True, default=now()),
+    Column("files", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
 )
 
 audit_log = Table(

@@ -12,7 +12,16 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from arriero.registry.schema.base import BigId, Json, UtcDateTime, created_at, metadata, updated_at, words
+from arriero.registry.schema.base import (
+    BigId,
+    Json,
+    UtcDateTime,
+    created_at,
+    metadata,
+    now,
+    updated_at,
+    words,
+)
 from arriero.registry.states import DidType
 
 dids = Table(
@@ -32,6 +41,8 @@ dids = Table(
     Column("spread", Integer, nullable=False),
     Column("closed_at", UtcDateTime),
     Column("expired_at", UtcDateTime),
+    # when a client last said that it reads it
+    Column("accessed_at", UtcDateTime),
     created_at(),
     updated_at(),
     UniqueConstraint("scope_id", "name"),
@@ -51,4 +62,36 @@ contents = Table(
     Column("child_id", BigId, primary_key=True, autoincrement=False),
     created_at(),
     Index("ix_contents_child_id", "child_id", "parent_id"),
+)
+
+deleted_dids = Table(
+    "deleted_dids",
+    metadata,
+    # the id that it had: what refers to it in histories still does
+    Column("id", BigId, primary_key=True, autoincrement=False),
+    Column("scope_id", ForeignKey("scopes.id"), nullable=False),
+    Column("name", String(500), nullable=False),
+    Column("type", words(DidType, "type"), nullable=False),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("is_open", Boolean, nullable=False),
+    Column("monotonic", Boolean, nullable=False),
+    Column("bytes", BigInteger),
+    Column("adler32", String(8)),
+    Column("md5", String(32)),
+    Column("meta", Json),
+    Column("closed_at", UtcDateTime),
+    created_at(),
+    Column("deleted_at", UtcDateTime, nullable=False, default=now()),
+    Index("ix_deleted_dids_scope_id_name", "scope_id", "name"),
+)
+
+contents_history = Table(
+    "contents_history",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("parent_id", BigId, nullable=False),
+    Column("child_id", BigId, nullable=False),
+    Column("attached_at", UtcDateTime, nullable=False),
+    Column("detached_at", UtcDateTime, nullable=False, default=now()),
+    Index("ix_contents_history_parent_id_child_id", "parent_id", "child_id"),
 )

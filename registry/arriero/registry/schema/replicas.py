@@ -1,9 +1,9 @@
 """Replicas: where each file is, and what is known about it there."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text
 
-from arriero.registry.schema.base import BigId, UtcDateTime, created_at, metadata, updated_at, words
-from arriero.registry.states import ReplicaState
+from arriero.registry.schema.base import BigId, UtcDateTime, created_at, metadata, now, updated_at, words
+from arriero.registry.states import BadReplicaState, ReplicaState
 
 replicas = Table(
     "replicas",
@@ -22,8 +22,42 @@ replicas = Table(
     Column("tombstone", UtcDateTime),
     # and with this at once: the last rule that held it said so
     Column("purge", Boolean),
+    # when a client last said that it reads it: what is read least goes first
+    Column("accessed_at", UtcDateTime),
     created_at(),
     updated_at(),
     Index("ix_replicas_rse_id", "rse_id", "file_id"),
     Index("uq_replicas_rse_id_path", "rse_id", "path", unique=True),
 )
+
+bad_replicas = Table(
+    "bad_replicas",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("file_id", BigId, nullable=False),
+    Column("rse_id", Integer, nullable=False),
+    Column("state", words(BadReplicaState, "state"), nullable=False),
+    Column("reason", Text),
+    Column("account_id", ForeignKey("accounts.id")),
+    # of a replica that is unavailable for a time only
+    Column("expires_at", UtcDateTime),
+    created_at(),
+    updated_at(),
+    Index("ix_bad_replicas_file_id_rse_id", "file_id", "rse_id"),
+    Index("ix_bad_replicas_state_created_at", "state", "created_at"),
+)
+"""What was said against replicas: every declaration, and how it ended."""
+
+quarantined_replicas = Table(
+    "quarantined_replicas",
+    metadata,
+    Column("rse_id", ForeignKey("rses.id", ondelete="CASCADE"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("bytes", BigInteger),
+    Column("adler32", String(8)),
+    Column("md5", String(32)),
+    Column("scope", Text),
+    Column("name", Text),
+    Column("created_at", UtcDateTime, nullable=False, default=now()),
+)
+"""Files found on a storage that the catalogue does not know (dark data)."""

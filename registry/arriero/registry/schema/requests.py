@@ -14,8 +14,8 @@ from sqlalchemy import (
     text,
 )
 
-from arriero.registry.schema.base import BigId, UtcDateTime, created_at, metadata, now, words
-from arriero.registry.states import RequestState, RequestType
+from arriero.registry.schema.base import BigId, UtcDateTime, created_at, metadata, now, updated_at, words
+from arriero.registry.states import RequestState, RequestType, TransferDirection
 
 requests = Table(
     "requests",
@@ -79,4 +79,21 @@ request_history = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime),
     Index("ix_request_history_file_id_at", "file_id", "at"),
+)
+
+transfer_limits = Table(
+    "transfer_limits",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("rse_expression", Text, nullable=False),
+    Column("direction", words(TransferDirection, "direction"), nullable=False),
+    # empty: of every activity
+    Column("activity", String(50), nullable=False, default=""),
+    Column("max_transfers", Integer, nullable=False),
+    Column("volume", BigInteger),
+    Column("deadline_h", Integer),
+    Column("strategy", String(25), nullable=False, default="fifo"),
+    created_at(),
+    updated_at(),
+    UniqueConstraint("rse_expression", "direction", "activity"),
 )

@@ -16,6 +16,11 @@ rses = Table(
     Column("availability_read", Boolean, nullable=False, default=True),
     Column("availability_write", Boolean, nullable=False, default=True),
     Column("availability_delete", Boolean, nullable=False, default=True),
+    Column("staging_area", Boolean, nullable=False, default=False),
+    # where it is and whose: Rucio's city, region_code, country_name, continent, time_zone, ISP, ASN, longitude, latitude
+    Column("details", Json),
+    # a name is never given again to another storage: rows of histories refer to it
+    Column("deleted_at", UtcDateTime),
     created_at(),
     updated_at(),
 )
@@ -69,4 +74,22 @@ rse_limits = Table(
     Column("rse_id", ForeignKey("rses.id", ondelete="CASCADE"), primary_key=True),
     Column("name", String(64), primary_key=True),
     Column("value", BigInteger, nullable=False),
+)
+
+rse_usage_history = Table(
+    "rse_usage_history",
+    metadata,
+    Column("rse_id", ForeignKey("rses.id", ondelete="CASCADE"), primary_key=True),
+    Column("source", String(64), primary_key=True),
+    Column("at", UtcDateTime, primary_key=True),
+    Column("used", BigInteger),
+    Column("free", BigInteger),
+    Column("files", BigInteger),
+)
+
+rse_qos_policies = Table(
+    "rse_qos_policies",
+    metadata,
+    Column("rse_id", ForeignKey("rses.id", ondelete="CASCADE"), primary_key=True),
+    Column("policy", String(64), primary_key=True),
 )

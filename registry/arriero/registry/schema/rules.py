@@ -57,6 +57,7 @@ rules = Table(
     Column("comments", Text),
     Column("meta", Json),
     Column("child_rule_id", ForeignKey("rules.id")),
+    Column("subscription_id", ForeignKey("subscriptions.id"), index=True),
     Column("locks_ok", BigInteger, nullable=False, default=0),
     Column("locks_replicating", BigInteger, nullable=False, default=0),
     Column("locks_stuck", BigInteger, nullable=False, default=0),

@@ -1,6 +1,10 @@
 """Every table, in one place: importing this module makes the metadata complete."""
 
 from arriero.registry.schema.accounts import (
+    account_attributes,
+    account_global_limits,
+    account_limits,
+    account_usage_history,
     accounts,
     audit_log,
     identities,
@@ -11,29 +15,39 @@ from arriero.registry.schema.accounts import (
 )
 from arriero.registry.schema.base import metadata
 from arriero.registry.schema.butlers import arrivals, butler_rses, butler_selections, butlers
-from arriero.registry.schema.dids import contents, did_meta, dids
+from arriero.registry.schema.dids import contents, contents_history, deleted_dids, did_meta, dids
 from arriero.registry.schema.events import events
-from arriero.registry.schema.replicas import replicas
-from arriero.registry.schema.requests import request_history, requests
+from arriero.registry.schema.replicas import bad_replicas, quarantined_replicas, replicas
+from arriero.registry.schema.requests import request_history, requests, transfer_limits
 from arriero.registry.schema.rses import (
     rse_attributes,
     rse_distances,
     rse_limits,
     rse_protocols,
+    rse_qos_policies,
     rse_usage,
+    rse_usage_history,
     rses,
 )
 from arriero.registry.schema.rules import dataset_locks, evaluations, locks, rule_history, rules
+from arriero.registry.schema.subscriptions import subscriptions
 
 __all__ = [
+    "account_attributes",
+    "account_global_limits",
+    "account_limits",
+    "account_usage_history",
     "accounts",
     "arrivals",
     "audit_log",
+    "bad_replicas",
     "butler_rses",
     "butler_selections",
     "butlers",
     "contents",
+    "contents_history",
     "dataset_locks",
+    "deleted_dids",
     "did_meta",
     "dids",
     "evaluations",
@@ -41,6 +55,7 @@ __all__ = [
     "identities",
     "locks",
     "metadata",
+    "quarantined_replicas",
     "replicas",
     "request_history",
     "requests",
@@ -48,12 +63,16 @@ __all__ = [
     "rse_distances",
     "rse_limits",
     "rse_protocols",
+    "rse_qos_policies",
     "rse_usage",
+    "rse_usage_history",
     "rses",
     "rule_history",
     "rules",
     "scopes",
+    "subscriptions",
     "token_butlers",
     "token_rses",
     "tokens",
+    "transfer_limits",
 ]

@@ -40,6 +40,7 @@ def upgrade() -> None:
     _create_accounts()
     _create_rses()
     _create_dids()
+    _create_subscriptions()
     _create_rules()
     _create_requests()
     _create_butlers()
@@ -103,6 +104,9 @@ def _create_rses() -> None:
         sa.Column("availability_read", sa.Boolean(), nullable=False),
         sa.Column("availability_write", sa.Boolean(), nullable=False),
         sa.Column("availability_delete", sa.Boolean(), nullable=False),
+        sa.Column("staging_area", sa.Boolean(), nullable=False),
+        sa.Column("details", _JSON, nullable=True),
+        sa.Column("deleted_at", _INSTANT, nullable=True),
         sa.Column("created_at", _INSTANT, nullable=False),
         sa.Column("updated_at", _INSTANT, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rses")),
@@ -191,6 +195,7 @@ def _create_dids() -> None:
         sa.Column("spread", sa.Integer(), nullable=False),
         sa.Column("closed_at", _INSTANT, nullable=True),
         sa.Column("expired_at", _INSTANT, nullable=True),
+        sa.Column("accessed_at", _INSTANT, nullable=True),
         sa.Column("created_at", _INSTANT, nullable=False),
         sa.Column("updated_at", _INSTANT, nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_dids_account_id")),
@@ -237,12 +242,40 @@ def _create_dids() -> None:
         sa.Column("verified_at", _INSTANT, nullable=True),
         sa.Column("tombstone", _INSTANT, nullable=True),
         sa.Column("purge", sa.Boolean(), nullable=True),
+        sa.Column("accessed_at", _INSTANT, nullable=True),
         sa.Column("created_at", _INSTANT, nullable=False),
         sa.Column("updated_at", _INSTANT, nullable=False),
         sa.PrimaryKeyConstraint("file_id", "rse_id", name=op.f("pk_replicas")),
     )
     op.create_index("ix_replicas_rse_id", "replicas", ["rse_id", "file_id"], unique=False)
     op.create_index("uq_replicas_rse_id_path", "replicas", ["rse_id", "path"], unique=True)
+
+
+def _create_subscriptions() -> None:
+    op.create_table(
+        "subscriptions",
+        sa.Column("id", _BIG_ID, nullable=False),
+        sa.Column("uuid", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("filter", _JSON, nullable=False),
+        sa.Column("replication_rules", _JSON, nullable=False),
+        sa.Column("comments", sa.Text(), nullable=True),
+        sa.Column("priority", sa.SmallInteger(), nullable=False),
+        sa.Column("retroactive", sa.Boolean(), nullable=False),
+        sa.Column("dry_run", sa.Boolean(), nullable=False),
+        sa.Column("state", _words("ACTIVE", "INACTIVE", "BROKEN", name="state"), nullable=False),
+        sa.Column("code", sa.String(length=64), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("last_processed", _INSTANT, nullable=True),
+        sa.Column("expires_at", _INSTANT, nullable=True),
+        sa.Column("created_at", _INSTANT, nullable=False),
+        sa.Column("updated_at", _INSTANT, nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_subscriptions_account_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_subscriptions")),
+        sa.UniqueConstraint("account_id", "name", name=op.f("uq_subscriptions_account_id_name")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_subscriptions_uuid")),
+    )
 
 
 def _create_rules() -> None:
@@ -274,6 +307,7 @@ def _create_rules() -> None:
         sa.Column("comments", sa.Text(), nullable=True),
         sa.Column("meta", _JSON, nullable=True),
         sa.Column("child_rule_id", _BIG_ID, nullable=True),
+        sa.Column("subscription_id", _BIG_ID, nullable=True),
         sa.Column("locks_ok", sa.BigInteger(), nullable=False),
         sa.Column("locks_replicating", sa.BigInteger(), nullable=False),
         sa.Column("locks_stuck", sa.BigInteger(), nullable=False),
@@ -284,6 +318,9 @@ def _create_rules() -> None:
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_rules_account_id")),
         sa.ForeignKeyConstraint(["child_rule_id"], ["rules.id"], name=op.f("fk_rules_child_rule_id")),
         sa.ForeignKeyConstraint(["did_id"], ["dids.id"], name=op.f("fk_rules_did_id")),
+        sa.ForeignKeyConstraint(
+            ["subscription_id"], ["subscriptions.id"], name=op.f("fk_rules_subscription_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rules")),
         sa.UniqueConstraint(
             "did_id",
@@ -296,6 +333,7 @@ def _create_rules() -> None:
     )
     op.create_index(op.f("ix_rules_account_id"), "rules", ["account_id"], unique=False)
     op.create_index(op.f("ix_rules_did_id"), "rules", ["did_id"], unique=False)
+    op.create_index(op.f("ix_rules_subscription_id"), "rules", ["subscription_id"], unique=False)
     op.create_index(op.f("ix_rules_state"), "rules", ["state"], unique=False)
     op.create_table(
         "locks",
@@ -622,6 +660,7 @@ def downgrade() -> None:
         "dataset_locks",
         "locks",
         "rules",
+        "subscriptions",
         "replicas",
         "contents",
         "did_meta",

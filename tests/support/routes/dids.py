@@ -1,0 +1,36 @@
+"""DIDs: who may call what."""
+
+from __future__ import annotations
+
+from support.routes.callers import KNOWN, OWNER, Routes
+
+ROUTES: Routes = {
+    ("POST", "/dids"): (OWNER, "/dids", [{"scope": "hers", "name": "bulk", "type": "DATASET"}]),
+    ("POST", "/dids/attachments"): (
+        OWNER,
+        "/dids/attachments",
+        {"attachments": [{"scope": "hers", "name": "d", "dids": []}]},
+    ),
+    ("POST", "/dids/bulkfiles"): (KNOWN, "/dids/bulkfiles", {"dids": []}),
+    ("POST", "/dids/bulkmeta"): (KNOWN, "/dids/bulkmeta", {"dids": []}),
+    ("POST", "/dids/bulkdidsmeta"): (
+        OWNER,
+        "/dids/bulkdidsmeta",
+        {"dids": [{"scope": "hers", "name": "d", "meta": {"k": 1}}]},
+    ),
+    ("GET", "/dids/{scope}/dids/search"): (KNOWN, "/dids/hers/dids/search", None),
+    ("GET", "/dids/{scope}/{name:path}"): (KNOWN, "/dids/hers/d", None),
+    ("POST", "/dids/{scope}/{name:path}"): (OWNER, "/dids/hers/new", {"type": "DATASET"}),
+    ("GET", "/dids/{scope}/{name:path}/dids"): (KNOWN, "/dids/hers/d/dids", None),
+    ("POST", "/dids/{scope}/{name:path}/dids"): (OWNER, "/dids/hers/d/dids", {"dids": []}),
+    ("DELETE", "/dids/{scope}/{name:path}/dids"): (OWNER, "/dids/hers/d/dids", {"dids": []}),
+    ("GET", "/dids/{scope}/{name:path}/files"): (KNOWN, "/dids/hers/d/files", None),
+    ("GET", "/dids/{scope}/{name:path}/parents"): (KNOWN, "/dids/hers/d/parents", None),
+    ("GET", "/dids/{scope}/{name:path}/rules"): (KNOWN, "/dids/hers/d/rules", None),
+    ("GET", "/dids/{scope}/{name:path}/associated_rules"): (KNOWN, "/dids/hers/d/associated_rules", None),
+    ("GET", "/dids/{scope}/{name:path}/meta"): (KNOWN, "/dids/hers/d/meta", None),
+    ("POST", "/dids/{scope}/{name:path}/meta"): (OWNER, "/dids/hers/d/meta", {"meta": {"k": 1}}),
+    ("DELETE", "/dids/{scope}/{name:path}/meta"): (OWNER, "/dids/hers/d/meta?key=k", None),
+    ("POST", "/dids/{scope}/{name:path}/meta/{key}"): (OWNER, "/dids/hers/d/meta/k", {"value": 1}),
+    ("PUT", "/dids/{scope}/{name:path}/status"): (OWNER, "/dids/hers/e/status", {"open": False}),
+}
