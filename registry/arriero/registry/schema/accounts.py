@@ -34,6 +34,8 @@ accounts = Table(
     Column("role", words(Role, "role"), nullable=False),
     Column("email", Text),
     Column("suspended_at", UtcDateTime),
+    # its name is never given again: histories and the audit refer to it
+    Column("deleted_at", UtcDateTime),
     created_at(),
     updated_at(),
 )
@@ -45,6 +47,7 @@ identities = Table(
     Column("account_id", ForeignKey("accounts.id"), nullable=False, index=True),
     Column("type", words(IdentityType, "type"), nullable=False),
     Column("identity", Text, nullable=False),
+    Column("email", Text),
     Column("secret_hash", Text),
     Column("is_default", Boolean, nullable=False, default=True),
     created_at(),
@@ -121,6 +124,7 @@ account_usage_history = Table(
     Column("at", UtcDateTime, primary_key=True, default=now()),
     Column("files", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
+    Index("ix_account_usage_history_at", "at"),
 )
 
 audit_log = Table(

@@ -83,6 +83,7 @@ def _create_accounts() -> None:
         ),
         sa.PrimaryKeyConstraint("account_id", "rse_id", "at", name=op.f("pk_account_usage_history")),
     )
+    op.create_index("ix_account_usage_history_at", "account_usage_history", ["at"], unique=False)
 
 
 def _create_dids() -> None:
