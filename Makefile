@@ -7,10 +7,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lint docs test test-quick lock clean
+.PHONY: help venv demo lint docs docs-conformance test test-quick lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED) ## install Arriero and its locked dependencies into .venv (PYTHON=... chooses the Python)
 
@@ -31,6 +31,9 @@ lint: venv ## ruff, mypy --strict, import-linter
 
 docs: venv ## write the generated pages of docs/reference
 	$(BIN)/python docs/generate.py
+
+docs-conformance: venv ## write the page on the official client, from what its tests prove
+	@ARRIERO_WRITE_REFERENCE=1 $(BIN)/python deploy/services run -- $(BIN)/python -m pytest tests/conformance
 
 test: lint ## everything, with real servers (as root it installs their Debian packages); PYTEST_ARGS="-k rule"
 	@$(BIN)/python deploy/services run -- $(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -56,9 +56,23 @@ class Official:
 
     def cli(self, *arguments: str, account: str = ROOT, expect: int = 0) -> str:
         """Run `rucio` as a person would, and give what it wrote."""
+        return self._run([str(Path(sys.executable).with_name("rucio")), *arguments], account, expect)
+
+    def shell(self, script: str, account: str = ROOT, expect: int = 0, **variables: str) -> str:
+        """Run lines of a document in a shell, as written there."""
+        return self._run(["bash", "-e", "-u", "-c", script], account, expect, **variables)
+
+    def _run(self, command: list[str], account: str, expect: int, **variables: str) -> str:
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "RUCIO_CONFIG": str(self.configuration(account)),
+            "COLUMNS": "300",
+            **variables,
+        }
         done = subprocess.run(
-            [str(Path(sys.executable).with_name("rucio")), *arguments],
-            env={**os.environ, "RUCIO_CONFIG": str(self.configuration(account)), "COLUMNS": "300"},
+            command,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=60,
