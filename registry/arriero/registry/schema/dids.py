@@ -10,6 +10,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    text,
 )
 
 from arriero.registry.schema.base import (
@@ -24,14 +25,18 @@ from arriero.registry.schema.base import (
 )
 from arriero.registry.states import DidType
 
+Name = String(500).with_variant(String(500, collation="C"), "postgresql")
+"""Ordered by code points on every database, so that pages and prefixes mean the same and an index serves both."""
+
 dids = Table(
     "dids",
     metadata,
     Column("id", BigId, primary_key=True),
-    Column("scope_id", ForeignKey("scopes.id"), nullable=False),
-    Column("name", String(500), nullable=False),
+    # no foreign keys to scopes and accounts: two checks a row would double the cost of a registration (ADR 0007)
+    Column("scope_id", Integer, nullable=False),
+    Column("name", Name, nullable=False),
     Column("type", words(DidType, "type"), nullable=False),
-    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("account_id", Integer, nullable=False),
     Column("is_open", Boolean, nullable=False, default=True),
     Column("monotonic", Boolean, nullable=False, default=False),
     Column("bytes", BigInteger),
@@ -46,6 +51,22 @@ dids = Table(
     created_at(),
     updated_at(),
     UniqueConstraint("scope_id", "name"),
+    # files outnumber collections a thousand to one: a pattern that begins with a wildcard walks this one instead
+    Index(
+        "ix_dids_collections",
+        "scope_id",
+        "name",
+        postgresql_where=text("type <> 'FILE'"),
+        sqlite_where=text("type <> 'FILE'"),
+    ),
+    Index(
+        "ix_dids_expired_at",
+        "expired_at",
+        postgresql_where=text("expired_at IS NOT NULL"),
+        sqlite_where=text("expired_at IS NOT NULL"),
+    ),
+    # an id is never given twice: histories and `deleted_dids` go on referring to it
+    sqlite_autoincrement=True,
 )
 
 did_meta = Table(
@@ -53,6 +74,10 @@ did_meta = Table(
     metadata,
     Column("did_id", ForeignKey("dids.id", ondelete="CASCADE"), primary_key=True),
     Column("meta", Json, nullable=False),
+    # docs/adr/0012-metadata-search.md
+    Index(
+        "ix_did_meta_meta", "meta", postgresql_using="gin", postgresql_ops={"meta": "jsonb_path_ops"}
+    ).ddl_if(dialect="postgresql"),
 )
 
 contents = Table(

@@ -15,6 +15,7 @@ depends_on = None
 _INSTANT = sa.DateTime(timezone=True)
 _BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _JSON = sa.JSON().with_variant(JSONB(), "postgresql")
+_NAME = sa.String(length=500).with_variant(sa.String(length=500, collation="C"), "postgresql")
 
 
 def _words(*words: str, name: str) -> sa.Enum:
@@ -186,7 +187,7 @@ def _create_dids() -> None:
         "dids",
         sa.Column("id", _BIG_ID, nullable=False),
         sa.Column("scope_id", sa.Integer(), nullable=False),
-        sa.Column("name", sa.String(length=500), nullable=False),
+        sa.Column("name", _NAME, nullable=False),
         sa.Column("type", _words("FILE", "DATASET", "CONTAINER", name="type"), nullable=False),
         sa.Column("account_id", sa.Integer(), nullable=False),
         sa.Column("is_open", sa.Boolean(), nullable=False),
@@ -200,10 +201,25 @@ def _create_dids() -> None:
         sa.Column("accessed_at", _INSTANT, nullable=True),
         sa.Column("created_at", _INSTANT, nullable=False),
         sa.Column("updated_at", _INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_dids_account_id")),
-        sa.ForeignKeyConstraint(["scope_id"], ["scopes.id"], name=op.f("fk_dids_scope_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_dids")),
         sa.UniqueConstraint("scope_id", "name", name=op.f("uq_dids_scope_id_name")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(
+        "ix_dids_collections",
+        "dids",
+        ["scope_id", "name"],
+        unique=False,
+        postgresql_where=sa.text("type <> 'FILE'"),
+        sqlite_where=sa.text("type <> 'FILE'"),
+    )
+    op.create_index(
+        "ix_dids_expired_at",
+        "dids",
+        ["expired_at"],
+        unique=False,
+        postgresql_where=sa.text("expired_at IS NOT NULL"),
+        sqlite_where=sa.text("expired_at IS NOT NULL"),
     )
     op.create_table(
         "did_meta",
@@ -212,6 +228,15 @@ def _create_dids() -> None:
         sa.ForeignKeyConstraint(["did_id"], ["dids.id"], name=op.f("fk_did_meta_did_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("did_id", name=op.f("pk_did_meta")),
     )
+    if op.get_bind().dialect.name == "postgresql":
+        op.create_index(
+            "ix_did_meta_meta",
+            "did_meta",
+            ["meta"],
+            unique=False,
+            postgresql_using="gin",
+            postgresql_ops={"meta": "jsonb_path_ops"},
+        )
     op.create_table(
         "contents",
         sa.Column("parent_id", _BIG_ID, autoincrement=False, nullable=False),
@@ -250,7 +275,14 @@ def _create_dids() -> None:
         sa.PrimaryKeyConstraint("file_id", "rse_id", name=op.f("pk_replicas")),
     )
     op.create_index("ix_replicas_rse_id", "replicas", ["rse_id", "file_id"], unique=False)
-    op.create_index("uq_replicas_rse_id_path", "replicas", ["rse_id", "path"], unique=True)
+    op.create_index(
+        "uq_replicas_rse_id_path",
+        "replicas",
+        ["rse_id", "path"],
+        unique=True,
+        postgresql_where=sa.text("path IS NOT NULL"),
+        sqlite_where=sa.text("path IS NOT NULL"),
+    )
 
 
 def _create_subscriptions() -> None:
