@@ -1,5 +1,6 @@
 """The application: every router by name, so that what is served can be read here."""
 
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import Depends, FastAPI
@@ -22,7 +23,7 @@ from arriero.registry.api import (
     tokens,
     trace,
 )
-from arriero.registry.api.documents import add_definitions
+from arriero.registry.api.documents import complete
 from arriero.registry.api.middleware import RequestMiddleware
 from arriero.registry.dashboard import pages
 from arriero.registry.dependencies import refuse_null_characters
@@ -51,7 +52,7 @@ class _Registry(FastAPI):
     @override
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            add_definitions(super().openapi())
+            complete(super().openapi(), ROUTERS)
         return super().openapi()
 
 
@@ -65,6 +66,7 @@ def create_app(context: Context) -> FastAPI:
     """
     app = _Registry(
         title="Arriero registry",
+        version=version("arriero"),
         summary="Rucio's REST protocol, and what Rucio has no word for: butlers, arrivals, traces.",
         docs_url=None,
         redoc_url=None,
@@ -75,5 +77,9 @@ def create_app(context: Context) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     failures.install(app, context)
-    app.add_middleware(RequestMiddleware, max_body_bytes=context.settings.max_body_bytes)
+    app.add_middleware(
+        RequestMiddleware,
+        max_body_bytes=context.settings.max_body_bytes,
+        body_timeout_s=context.settings.body_timeout_s,
+    )
     return app

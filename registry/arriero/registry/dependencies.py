@@ -16,6 +16,9 @@ from arriero.registry.services.names import holds_null_character
 
 T = TypeVar("T")
 
+MAX_JSON_DEPTH = 200
+"""Lists and objects within each other in a body: what pydantic's reader of JSON goes down to."""
+
 
 def get_context(request: Request) -> Context:
     """Give the services' context of this process."""
@@ -90,6 +93,8 @@ def parse(model: type[T] | TypeAdapter[T], body: bytes) -> T:
         return adapter.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        if "recursion limit" in first["msg"]:
+            raise InvalidInput(f"the body is nested more than {MAX_JSON_DEPTH} levels deep") from error
         raise InvalidInput(f"{_place(first)}{first['msg']}") from error
 
 

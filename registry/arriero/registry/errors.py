@@ -10,6 +10,9 @@
     │   └── NoCredential    nothing was said about it
     ├── NotAllowed          not with these rights
     ├── TooLarge            more than one call may carry
+    │   ├── UriTooLong      in its path or query
+    │   └── HeadersTooLarge in its headers
+    ├── TooSlow             the body did not come in time
     ├── Unsupported         Rucio has it, Arriero not yet
     └── Busy                try again later
 
@@ -103,6 +106,29 @@ class TooLarge(RegistryError):
     http_status = 413
     exit_code = 2
     default_rucio_class = "InputValidationError"
+
+
+class UriTooLong(TooLarge):
+    """The path or the query is longer than any that means something."""
+
+    code = "uri_too_long"
+    http_status = 414
+
+
+class HeadersTooLarge(TooLarge):
+    """The headers hold more than any that mean something."""
+
+    code = "headers_too_large"
+    http_status = 431
+
+
+class TooSlow(RegistryError):
+    """The body did not come in the time that it has."""
+
+    code = "too_slow"
+    http_status = 408
+    exit_code = 5
+    retryable = True
 
 
 class Unsupported(RegistryError):

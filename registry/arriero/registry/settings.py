@@ -71,6 +71,8 @@ class Settings(_FromEnvironmentAndFile):
     """How long the token of a login holds, seconds."""
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
     """Largest body of a call that is read, bytes."""
+    body_timeout_s: float = Field(default=30, gt=0)
+    """How long the body of a call may take to come, seconds; with a second more for each 64 KiB that have come."""
     max_bulk_items: int = Field(default=10_000, ge=1)
     """Most items in one bulk call."""
     evaluation_chunk_files: int = Field(default=100_000, ge=1)

@@ -1,4 +1,4 @@
-"""How errors leave: a status, Rucio's headers, and a body that says the same with our stable code.
+"""How errors leave, each by its kind (`arriero.registry.api.refusals` has what they look like).
 
 Refusals are written into the audit here, after the transaction in which they happened was rolled back.
 """
@@ -13,7 +13,7 @@ from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 
 from arriero.registry.api.middleware import headers_of_every_answer
-from arriero.registry.api.streams import json_response
+from arriero.registry.api.refusals import refusal, refusal_of
 from arriero.registry.errors import (
     Busy,
     InvalidInput,
@@ -26,6 +26,7 @@ from arriero.registry.errors import (
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Denied
 from arriero.registry.services.context import Context
+from arriero.registry.unsupported import reason_for
 from arriero.rse.errors import InvalidExpression, InvalidName, RSEError
 
 log = structlog.get_logger(__name__)
@@ -77,19 +78,6 @@ def install(app: FastAPI, context: Context) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def _answer(status: int, rucio_class: str, message: str, *, code: str, retryable: bool) -> Response:
-    headers = {"ExceptionClass": rucio_class, "ExceptionMessage": _header_safe(message)}
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    body = {"ExceptionClass": rucio_class, "ExceptionMessage": message, "code": code, "retryable": retryable}
-    return json_response(body, status, headers)
-
-
-def _header_safe(message: str) -> str:
-    printable = "".join(c if " " <= c <= "~" else "?" if c.isprintable() else " " for c in message)
-    return printable[:1000]
-
-
 def _what(request: Request) -> str:
     return f"{request.method} {request.scope['path']}"
 
@@ -105,13 +93,7 @@ def _registry_error(request: Request, error: Any) -> Response:
             request.app.state.strangers.record(what=_what(request), request_id=request.state.request_id)
     elif error.http_status >= 500 and not isinstance(error, Unsupported):
         log.error("call failed", what=_what(request), code=error.stable_code, reason=error.message)
-    return _answer(
-        error.http_status,
-        error.rucio_class,
-        error.message,
-        code=error.stable_code,
-        retryable=error.retryable,
-    )
+    return refusal_of(error)
 
 
 def _rse_error(_request: Request, error: Any) -> Response:
@@ -120,7 +102,7 @@ def _rse_error(_request: Request, error: Any) -> Response:
         rucio_class = "InvalidRSEExpression"
     elif isinstance(error, InvalidName):
         rucio_class = "InvalidPath"
-    return _answer(error.http_status, rucio_class, error.message, code=error.code, retryable=error.retryable)
+    return refusal(error.http_status, rucio_class, error.message, code=error.code, retryable=error.retryable)
 
 
 def _invalid_request(request: Request, error: Any) -> Response:
@@ -133,11 +115,10 @@ def _http_error(request: Request, error: Any) -> Response:
     if error.status_code in {404, 405}:
         root = request.scope["path"].lstrip("/").partition("/")[0]
         if root in RUCIO_ROOTS:
-            return _registry_error(
-                request, Unsupported(f"{_what(request)[:200]}: this call of Rucio is not in Arriero yet")
-            )
+            reason = reason_for(request.method, request.scope["path"])
+            return _registry_error(request, Unsupported(f"{_what(request)[:200]}: {reason}"))
         return _registry_error(request, NotFound(f"{_what(request)[:200]}: there is nothing here; see /docs"))
-    return _answer(error.status_code, "RucioException", str(error.detail), code="http_error", retryable=False)
+    return refusal(error.status_code, "RucioException", str(error.detail), code="http_error", retryable=False)
 
 
 def _database_error(request: Request, error: Any) -> Response:
@@ -151,7 +132,7 @@ def _database_error(request: Request, error: Any) -> Response:
 def _unexpected(request: Request, error: Exception) -> Response:
     request_id = request.state.request_id
     log.error("unexpected failure", what=_what(request), request_id=request_id, exc_info=error)
-    answer = _answer(
+    answer = refusal(
         500,
         "RucioException",
         f"something went wrong that should not; the log has it under request id {request_id}",

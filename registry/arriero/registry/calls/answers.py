@@ -13,13 +13,16 @@ import httpx2
 from arriero.registry.errors import (
     Busy,
     Conflict,
+    HeadersTooLarge,
     InvalidInput,
     NotAllowed,
     NotAuthenticated,
     NotFound,
     RegistryError,
     TooLarge,
+    TooSlow,
     Unsupported,
+    UriTooLong,
 )
 
 STREAM_TYPE = "application/x-json-stream"
@@ -33,6 +36,9 @@ _CLASSES: tuple[type[RegistryError], ...] = (
     NotAllowed,
     Busy,
     TooLarge,
+    UriTooLong,
+    HeadersTooLarge,
+    TooSlow,
     Unsupported,
 )
 _BY_CODE: Mapping[str, type[RegistryError]] = {cls.code: cls for cls in _CLASSES}
