@@ -127,5 +127,19 @@ rule_history = Table(
     Column("to_state", words(RuleState, "to_state")),
     Column("code", String(64)),
     Column("reason", Text),
+    # what the rule was, said when it came to be and when it went: its row is gone then
+    Column("did_id", BigId),
+    Column("owner", Text),
+    Column("rse_expression", Text),
+    Column("locks_ok", BigInteger),
+    Column("locks_replicating", BigInteger),
+    Column("locks_stuck", BigInteger),
+    Column("rule_created_at", UtcDateTime),
     Index("ix_rule_history_rule_uuid_at", "rule_uuid", "at"),
+    Index(
+        "ix_rule_history_did_id",
+        "did_id",
+        postgresql_where=text("did_id IS NOT NULL"),
+        sqlite_where=text("did_id IS NOT NULL"),
+    ),
 )

@@ -646,11 +646,26 @@ def _create_histories() -> None:
         ),
         sa.Column("code", sa.String(length=64), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("did_id", _BIG_ID, nullable=True),
+        sa.Column("owner", sa.Text(), nullable=True),
+        sa.Column("rse_expression", sa.Text(), nullable=True),
+        sa.Column("locks_ok", sa.BigInteger(), nullable=True),
+        sa.Column("locks_replicating", sa.BigInteger(), nullable=True),
+        sa.Column("locks_stuck", sa.BigInteger(), nullable=True),
+        sa.Column("rule_created_at", _INSTANT, nullable=True),
         *_history_key("rule_history", "at"),
         postgresql_partition_by="RANGE (at)",
     )
     _add_default_partition("rule_history")
     op.create_index("ix_rule_history_rule_uuid_at", "rule_history", ["rule_uuid", "at"], unique=False)
+    op.create_index(
+        "ix_rule_history_did_id",
+        "rule_history",
+        ["did_id"],
+        unique=False,
+        postgresql_where=sa.text("did_id IS NOT NULL"),
+        sqlite_where=sa.text("did_id IS NOT NULL"),
+    )
     op.create_table(
         "request_history",
         sa.Column("id", _BIG_ID, autoincrement=True, nullable=False),
