@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import Field, TypeAdapter
 
+from arriero.registry.api.documents import sends
 from arriero.registry.api.streams import json_response, json_stream
 from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, parse
 from arriero.registry.models import MAX_CLAIM, ArrivalFilter, ArrivalOutcome, ClaimArrivals, ExtendArrivals
@@ -33,7 +34,9 @@ def list_arrivals(
     return json_stream(arrival.model_dump(mode="json") for arrival in arrivals.list_arrivals(context, chosen))
 
 
-@router.post("/claim", summary="Lease due arrivals of a butler, waiting for the first")
+@router.post(
+    "/claim", summary="Lease due arrivals of a butler, waiting for the first", openapi_extra=sends(_CLAIM)
+)
 async def claim_arrivals(request: Request, context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     claim = parse(_CLAIM, body)
     butler_id = await run_in_threadpool(arrivals.authorize_claim, context, actor, claim.butler)
@@ -46,13 +49,13 @@ async def claim_arrivals(request: Request, context: ContextDep, actor: ActorDep,
         await asyncio.sleep(min(POLL_S, left))
 
 
-@router.post("/report", summary="Report what became of claimed arrivals")
+@router.post("/report", summary="Report what became of claimed arrivals", openapi_extra=sends(_OUTCOMES))
 def report_arrivals(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     outcomes = parse(_OUTCOMES, body)
     return json_response({"rejected": arrivals.report_arrivals(context, actor, outcomes)})
 
 
-@router.post("/extend", summary="Extend the leases of claimed arrivals")
+@router.post("/extend", summary="Extend the leases of claimed arrivals", openapi_extra=sends(_EXTENSION))
 def extend_arrivals(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     extension = parse(_EXTENSION, body)
     return json_response({"lost": arrivals.extend_arrivals(context, actor, extension)})
