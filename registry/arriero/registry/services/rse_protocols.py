@@ -1,6 +1,7 @@
 """How an RSE is reached, and how far it is from the others."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,6 +13,17 @@ from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.rses import DOMAINS, OPERATIONS, get_rse, require_rse
 from arriero.registry.store import rses as store
 from arriero.rse.types import Endpoint
+
+_IMPLEMENTATIONS = MappingProxyType(
+    {
+        "https": "rucio.rse.protocols.webdav.Default",
+        "file": "rucio.rse.protocols.posix.Default",
+        "root": "rucio.rse.protocols.xrootd.Default",
+    }
+)
+"""What the official client is told to use where nothing is said; gfal2 for the schemes that are not here."""
+
+_ANY_IMPLEMENTATION = "rucio.rse.protocols.gfal.Default"
 
 
 def add_protocol(context: Context, actor: Actor, name: str, scheme: str, options: Mapping[str, Any]) -> None:
@@ -45,7 +57,7 @@ def _protocol_values(rse: str, scheme: str, options: Mapping[str, Any]) -> dict[
         "hostname": options.get("hostname") or "",
         "port": options.get("port") or 0,
         "prefix": options.get("prefix") or "",
-        "impl": options.get("impl") or "",
+        "impl": options.get("impl") or _IMPLEMENTATIONS.get(scheme, _ANY_IMPLEMENTATION),
         "domains": _domains(options.get("domains") or {}),
         "extended_attributes": options.get("extended_attributes"),
     }

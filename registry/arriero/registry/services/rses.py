@@ -162,7 +162,10 @@ def _wire_rse(row: RowMapping) -> dict[str, Any]:
 
 
 def wire_protocol(row: RowMapping) -> dict[str, Any]:
-    """Write a protocol in Rucio's shape: every domain and operation is there, 0 where it is off."""
+    """Write a protocol in Rucio's shape: every domain and operation is there.
+
+    One that is off has no priority: the official client would take 0 for the best.
+    """
     domains = row["domains"] or {}
     return {
         "scheme": row["scheme"],
@@ -171,7 +174,7 @@ def wire_protocol(row: RowMapping) -> dict[str, Any]:
         "prefix": row["prefix"],
         "impl": row["impl"],
         "domains": {
-            domain: {operation: domains.get(domain, {}).get(operation) or 0 for operation in OPERATIONS}
+            domain: {operation: domains.get(domain, {}).get(operation) or None for operation in OPERATIONS}
             for domain in DOMAINS
         },
         "extended_attributes": row["extended_attributes"],
