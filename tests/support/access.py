@@ -10,6 +10,7 @@ from arriero.registry.schema.tables import butlers, token_butlers, token_rses
 from arriero.registry.schema.tables import rses as rse_table
 from arriero.registry.services.authentication import issue_token
 from arriero.registry.states import TokenKind
+from support.catalogue import EVERYTHING
 from support.routes import accounts, dids, own, replicas, rses, rules
 from support.routes.callers import BUTLER, FILE, RULE, Routes
 from support.server import PASSWORD as ROOT_PASSWORD
@@ -76,7 +77,7 @@ class Callers:
         self._do("POST", "/accounts/owner/scopes/hers")
         for name in ("MINE", "YOURS"):
             self._do("POST", f"/rses/{name}", {})
-        self._do("POST", "/rses/MINE/protocols/file", {"prefix": "/tmp/mine"})
+        self._do("POST", "/rses/MINE/protocols/file", {"prefix": "/tmp/mine", "domains": EVERYTHING})
         for name in ("d", "e"):
             self._do("POST", f"/dids/hers/{name}", {"type": "DATASET"}, who="owner")
         self._do("POST", "/replicas", {"rse": "MINE", "files": [FILE]}, who="owner")
