@@ -4,11 +4,15 @@
 database from its start (``BEGIN IMMEDIATE``).
 """
 
+import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, insert
+import psycopg
+from sqlalchemy import BigInteger, Connection, Select, Table, cast, func, insert, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.schema import CreateTable
 
 
@@ -47,9 +51,73 @@ def bulk_insert(
     quote = connection.dialect.identifier_preparer.quote
     statement = f"COPY {quote(table.name)} ({', '.join(quote(name) for name in columns)}) FROM STDIN"
     driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        for row in rows:
-            copy.write_row(row)
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:
+        # as SQLAlchemy would have it, which the driver's own cursor goes past
+        raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Rows for one table, for `bulk_insert_new`."""
+
+    table: Table
+    columns: Sequence[str]
+    rows: Iterable[Sequence[Any]]
+
+
+def bulk_insert_new(connection: Connection, loads: Sequence[Load]) -> bool:
+    """Insert many rows of which most likely none is there: ``COPY`` straight into the tables, all of it or nothing.
+
+    Returns
+    -------
+    bool
+        False when a key was taken, and nothing was inserted.
+    """
+    savepoint = connection.begin_nested()
+    try:
+        for load in loads:
+            bulk_insert(connection, load.table, load.columns, load.rows)
+    except IntegrityError:
+        savepoint.rollback()
+        return False
+    savepoint.commit()
+    return True
+
+
+def reserve_ids(connection: Connection, table: Table, count: int) -> Sequence[int] | None:
+    """Take ids of a table before its rows are inserted, so that nobody has to ask afterwards which they were given.
+
+    Parameters
+    ----------
+    table
+        With a surrogate key ``id``.
+
+    Returns
+    -------
+    ids
+        As many as asked for, rising; those that are not used are lost, which 64 bits can bear. None where the database
+        gives ids to rows only (SQLite).
+    """
+    if not is_postgresql(connection):
+        return None
+    # looked up once by standing in a query of its own, and one value fetched instead of a row for each id
+    sequence = select(func.pg_get_serial_sequence(table.name, "id")).scalar_subquery()
+    each = select(func.nextval(sequence).label("id")).select_from(func.generate_series(1, count)).subquery()
+    ids: Sequence[int] = connection.scalar(select(func.array_agg(each.c.id))) or ()
+    return ids
+
+
+def id_rows(connection: Connection, ids: Sequence[int]) -> Select[tuple[int]]:
+    """Query for ids that were sent, one column ``id``: one parameter, however many there are."""
+    if is_postgresql(connection):
+        sent = literal(list(ids), postgresql.ARRAY(BigInteger))
+        return select(func.unnest(sent, type_=BigInteger).label("id"))
+    each = func.json_each(json.dumps(list(ids))).table_valued("value")
+    return select(cast(each.c.value, BigInteger).label("id"))
 
 
 def use_temporary_table(connection: Connection, table: Table) -> None:

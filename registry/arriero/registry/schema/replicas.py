@@ -1,6 +1,6 @@
 """Replicas: where each file is, and what is known about it there."""
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, text
 
 from arriero.registry.schema.base import BigId, UtcDateTime, created_at, metadata, now, updated_at, words
 from arriero.registry.states import BadReplicaState, ReplicaState
@@ -27,7 +27,15 @@ replicas = Table(
     created_at(),
     updated_at(),
     Index("ix_replicas_rse_id", "rse_id", "file_id"),
-    Index("uq_replicas_rse_id_path", "rse_id", "path", unique=True),
+    # where the path follows from the name there is nothing to keep apart, and nothing to pay for
+    Index(
+        "uq_replicas_rse_id_path",
+        "rse_id",
+        "path",
+        unique=True,
+        postgresql_where=text("path IS NOT NULL"),
+        sqlite_where=text("path IS NOT NULL"),
+    ),
 )
 
 bad_replicas = Table(

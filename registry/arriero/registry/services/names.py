@@ -21,6 +21,11 @@ _SCOPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,24}", re.ASCII)
 _RSE = re.compile(r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*", re.ASCII)
 
 
+_PLAIN_DID = re.compile(
+    r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,199}(?:/[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,199})*", re.ASCII
+)
+"""Names of which there is nothing to say; the others are looked at closely."""
+
 _NULL_CHARACTER = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """The escape of JSON for it, not after a backslash that is itself escaped. As a byte JSON does not allow it."""
 
@@ -63,6 +68,8 @@ def check_did_name(name: str) -> str:
     InvalidInput
         It is too long, or would not be a safe path.
     """
+    if len(name) <= MAX_NAME_CHARACTERS and _PLAIN_DID.fullmatch(name) is not None:
+        return name
     if len(name) > MAX_NAME_CHARACTERS:
         raise _refuse("a DID", name, f"at most {MAX_NAME_CHARACTERS} characters")
     try:

@@ -7,49 +7,25 @@ say otherwise. What a client declares is believed as a source and proves nothing
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection
 
 from arriero.registry.errors import Conflict, InvalidInput, NotFound, Unsupported
 from arriero.registry.ports import Bell
-from arriero.registry.services import audit
+from arriero.registry.services import audit, bad_replicas
 from arriero.registry.services.authorisation import Action, Denied, Target, authorize
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.lookups import require_scopes
-from arriero.registry.services.metadata import encode
-from arriero.registry.services.names import check_did_name
-from arriero.registry.services.pfns import path_from_pfn
+from arriero.registry.services.new_replicas import NewReplica, follows_from_name, rows_of
 from arriero.registry.services.rses import require_rse
-from arriero.registry.states import DidType, ReplicaState
+from arriero.registry.states import BadReplicaState, DidType, ReplicaState
 from arriero.registry.store import dids as did_store
 from arriero.registry.store import replicas as store
 from arriero.registry.store.arrivals import record_arrivals
+from arriero.registry.store.bad_replicas import recover_staged_files
 from arriero.registry.store.evaluations import raise_evaluations
 from arriero.registry.store.rses import Rse, load_rses, protocols_of
 from arriero.registry.store.staging import stage, staged_files
-from arriero.rse.checksum import canonical_adler32, canonical_md5
-from arriero.rse.lfn2pfn import path_for
-
-MAX_FILE_BYTES = 2**62
-
-_DECLARED = frozenset({ReplicaState.AVAILABLE, ReplicaState.COPYING, ReplicaState.UNAVAILABLE})
-_ONE_TO_ONE = frozenset({"hash", "identity"})
-"""Algorithms that give no two DIDs one path."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewReplica:
-    """A file at an RSE, as a client declares it."""
-
-    scope: str
-    name: str
-    bytes: int | None
-    adler32: str | None = None
-    md5: str | None = None
-    state: ReplicaState = ReplicaState.AVAILABLE
-    pfn: str | None = None
-    meta: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,32 +66,54 @@ def register_within(
     rse = load_rses(connection, [rse_name])[rse_name]
     scopes = require_scopes(connection, (file.scope for file in files))
     denied = _authorize(actor, rse_name, files, scopes)
-    columns = ["scope_id", "name", "bytes", "adler32", "md5", "spread", "state", "path", "meta"]
-    stage(connection, staged_files, columns, _rows(connection, rse, files, scopes))
+    protocols = [] if all(file.pfn is None for file in files) else protocols_of(connection, [rse.id])[rse.id]
+    rows = rows_of(rse, protocols, files, scopes)
+    new = None if denied else store.add_new_files(connection, actor.account_id, rse.id, rows)
+    if new is not None:
+        # nobody can have a lock on what was not there
+        record_arrivals(connection, store.landed_new(rse.id, new))
+        added = len(rows)
+    else:
+        added = _register_known(connection, actor, rse, rows, denied)
+    first = f"{files[0].scope}:{files[0].name}" if files else ""
+    audit.record(
+        connection, actor, Action.REPLICA_ADD, first, rse=rse_name, count=len(files), new_files=added
+    )
+
+
+def _register_known(
+    connection: Connection,
+    actor: Actor,
+    rse: Rse,
+    rows: Sequence[store.NewFileRow],
+    denied: Mapping[str, Denied],
+) -> int:
+    """Register files of which the catalogue may know some; give how many it did not."""
+    store.stage_new_files(connection, rows)
     if denied:
         for name in store.new_file_scopes(connection):
             if name in denied:
                 raise denied[name]
     new = store.insert_files(connection, actor.account_id)
-    if new < len(files):
+    if new < len(rows):
         _refuse_other_files(connection)
         store.learn_checksums(connection)
     _refuse_taken_paths(connection, rse)
     waiting = store.lock_rules_waiting(connection, rse.id)
+    if new < len(rows):
+        recover_staged_files(connection, rse.id, proven=True)
     store.insert_replicas(connection, rse.id)
-    fault = store.replica_fault(connection, rse.id) if new < len(files) else None
+    fault = store.replica_fault(connection, rse.id) if new < len(rows) else None
     if fault is not None:
         raise Conflict(
-            f"the replica of {fault['scope']}:{fault['name'][:200]} at {rse_name} is {fault['state']}: "
+            f"the replica of {fault['scope']}:{fault['name'][:200]} at {rse.name} is {fault['state']}: "
             "it cannot be declared anew until that is settled",
             rucio_class="FileReplicaAlreadyExists",
         )
-    if any(file.meta for file in files):
-        store.insert_metadata(connection)
+    store.insert_metadata(connection)
     record_arrivals(connection, store.landed(rse.id))
     raise_evaluations(connection, waiting)
-    first = f"{files[0].scope}:{files[0].name}" if files else ""
-    audit.record(connection, actor, Action.REPLICA_ADD, first, rse=rse_name, count=len(files), new_files=new)
+    return new
 
 
 def _authorize(
@@ -131,64 +129,6 @@ def _authorize(
         except Denied as error:
             denied[scope.name] = error
     return denied
-
-
-Row = tuple[int, str, int, str | None, str | None, int, str, str | None, str | None]
-
-
-def _rows(
-    connection: Connection, rse: Rse, files: Sequence[NewReplica], scopes: Mapping[str, did_store.Scope]
-) -> list[Row]:
-    protocols = [] if all(file.pfn is None for file in files) else protocols_of(connection, [rse.id])[rse.id]
-    rows: dict[tuple[int, str], Row] = {}
-    for file in files:
-        scope_id = scopes[file.scope].id
-        row = _row(rse, protocols, file, scope_id)
-        if rows.setdefault((scope_id, file.name), row) != row:
-            raise InvalidInput(f"{file.scope}:{file.name[:200]} is sent twice, with different values")
-    return [rows[key] for key in sorted(rows)]
-
-
-def _row(rse: Rse, protocols: Sequence[RowMapping], file: NewReplica, scope_id: int) -> Row:
-    check_did_name(file.name)
-    if file.bytes is None or not 0 <= file.bytes <= MAX_FILE_BYTES:
-        raise InvalidInput(f"{file.scope}:{file.name[:200]}: bytes is a number from 0")
-    if file.state not in _DECLARED:
-        raise InvalidInput(f"a new replica is AVAILABLE, COPYING or UNAVAILABLE, not {file.state}")
-    try:
-        adler32 = canonical_adler32(file.adler32) if file.adler32 else None
-        md5 = canonical_md5(file.md5) if file.md5 else None
-    except ValueError as error:
-        raise InvalidInput(f"{file.scope}:{file.name[:200]}: {error}") from error
-    return (
-        scope_id,
-        file.name,
-        file.bytes,
-        adler32,
-        md5,
-        did_store.spread_of(file.scope, file.name),
-        file.state.value,
-        _path(rse, protocols, file),
-        encode(file.meta) if file.meta else None,
-    )
-
-
-def _path(rse: Rse, protocols: Sequence[RowMapping], file: NewReplica) -> str | None:
-    """Path to store: None where it follows from the name and can be nobody else's."""
-    if rse.deterministic:
-        path = path_for(rse.algorithm, file.scope, file.name)
-        if file.pfn is not None and path_from_pfn(rse.name, protocols, file.pfn) != path:
-            raise InvalidInput(
-                f"{file.scope}:{file.name[:200]}: the PFN is not where {rse.name} keeps this file ({path[:200]})",
-                rucio_class="InvalidPath",
-            )
-        return None if rse.algorithm in _ONE_TO_ONE else path
-    if file.pfn is None:
-        raise InvalidInput(
-            f"{rse.name} is not deterministic: give the PFN of {file.scope}:{file.name[:200]}",
-            rucio_class="UnsupportedOperation",
-        )
-    return path_from_pfn(rse.name, protocols, file.pfn)
 
 
 def _refuse_other_files(connection: Connection) -> None:
@@ -212,7 +152,7 @@ def _refuse_other_files(connection: Connection) -> None:
 
 
 def _refuse_taken_paths(connection: Connection, rse: Rse) -> None:
-    if rse.deterministic and rse.algorithm in _ONE_TO_ONE:
+    if follows_from_name(rse):
         return
     taken = store.path_taken(connection, rse.id)
     if taken is not None:
@@ -223,49 +163,96 @@ def _refuse_taken_paths(connection: Connection, rse: Rse) -> None:
 
 
 def update_states(context: Context, actor: Actor, rse: str, changes: Sequence[StateChange]) -> None:
-    """Change the states of replicas: a client that announced them says that they are there, or are not to come.
+    """Change the states of replicas, all of them or none.
+
+    A client that announced them says that they are there, or are not to come; somebody says that one is bad, is good
+    again, or is not to be had until further notice.
 
     Raises
     ------
     NotFound
         A replica is not there.
     Conflict
-        It is in a state that a client cannot change like this.
+        It is in a state that cannot be changed like this.
     Unsupported
         States that only Arriero itself sets.
     """
     if len(changes) > context.settings.max_bulk_items:
         raise InvalidInput(f"at most {context.settings.max_bulk_items} replicas in one call")
     for change in changes:
-        if change.state not in (ReplicaState.AVAILABLE, ReplicaState.UNAVAILABLE):
-            raise Unsupported(f"replicas cannot be set {change.state} by hand in Arriero yet")
+        if change.state in (ReplicaState.COPYING, ReplicaState.BEING_DELETED):
+            raise Unsupported(f"only Arriero itself has replicas {change.state}: a rule asks for a copy or its end")
+    bad = [change for change in changes if change.state is ReplicaState.BAD]
+    others = [change for change in changes if change.state is not ReplicaState.BAD]
 
     def work(connection: Connection) -> None:
         row = require_rse(connection, rse)
         scopes = require_scopes(connection, (change.scope for change in changes))
-        rows = [
-            (scopes[change.scope].id, change.name, change.state.value, (change.reason or "")[:2000] or None)
-            for change in changes
-        ]
         for scope in scopes.values():
             authorize(actor, Action.REPLICA_UPDATE, Target(f"{scope.name}@{rse}", owner=scope.owner, rse=rse))
-        rows.sort(key=lambda one: one[:2])
-        stage(connection, staged_files, ["scope_id", "name", "state", "reason"], rows)
-        store.resolve_files(connection)
-        waiting = store.lock_rules_waiting(connection, row["id"])
-        for fault in store.staged_states(connection, row["id"]):
-            shown = f"{fault['scope']}:{fault['name'][:200]} at {rse}"
-            if fault["state"] is None:
-                raise NotFound(f"there is no replica of {shown}", rucio_class="ReplicaNotFound")
-            raise Conflict(
-                f"the replica of {shown} is {fault['state']} and cannot be declared {fault['wanted']}",
-                rucio_class="UnsupportedOperation",
-            )
-        store.set_states(connection, row["id"])
-        record_arrivals(connection, store.landed(row["id"]))
-        raise_evaluations(connection, waiting)
+        if bad:
+            _declare_bad(connection, actor, rse, bad)
+        if others:
+            _change_states(connection, row["id"], rse, others, scopes)
         first = f"{changes[0].scope}:{changes[0].name}" if changes else ""
         audit.record(connection, actor, Action.REPLICA_UPDATE, first, rse=rse, count=len(changes))
 
-    context.database.run(work)
+    bad_replicas.retried(context, work)
     context.doorbell.ring(Bell.EVALUATIONS)
+
+
+def _declare_bad(connection: Connection, actor: Actor, rse: str, changes: Sequence[StateChange]) -> None:
+    """Declare replicas bad, those of one reason at once."""
+    reasons: dict[str | None, list[bad_replicas.Named]] = {}
+    for change in changes:
+        reasons.setdefault(change.reason, []).append(bad_replicas.Named(change.scope, change.name, rse))
+    for reason, named in reasons.items():
+        said = bad_replicas.Declaration(BadReplicaState.BAD, reason)
+        for one, fault in bad_replicas.declare_within(connection, actor, named, said):
+            if fault == bad_replicas.ALREADY:
+                continue
+            shown = f"{one.scope}:{one.name[:200]} at {rse}"
+            if fault == bad_replicas.NO_REPLICA:
+                raise _no_replica(shown)
+            raise Conflict(
+                f"the replica of {shown} {fault} and cannot be declared BAD", rucio_class="UnsupportedOperation"
+            )
+
+
+def _no_replica(shown: str) -> NotFound:
+    return NotFound(f"there is no replica of {shown}", rucio_class="ReplicaNotFound")
+
+
+def _change_states(
+    connection: Connection,
+    rse_id: int,
+    rse: str,
+    changes: Sequence[StateChange],
+    scopes: Mapping[str, did_store.Scope],
+) -> None:
+    rows = sorted(
+        {
+            (scopes[change.scope].id, change.name): (change.state.value, (change.reason or "")[:2000] or None)
+            for change in changes
+        }.items()
+    )
+    stage(
+        connection,
+        staged_files,
+        ["scope_id", "name", "state", "reason"],
+        ((*key, *values) for key, values in rows),
+    )
+    store.resolve_files(connection)
+    waiting = store.lock_rules_waiting(connection, rse_id)
+    for fault in store.staged_states(connection, rse_id):
+        shown = f"{fault['scope']}:{fault['name'][:200]} at {rse}"
+        if fault["state"] is None:
+            raise _no_replica(shown)
+        raise Conflict(
+            f"the replica of {shown} is {fault['state']} and cannot be declared {fault['wanted']}",
+            rucio_class="UnsupportedOperation",
+        )
+    recover_staged_files(connection, rse_id, proven=False)
+    store.set_states(connection, rse_id)
+    record_arrivals(connection, store.landed(rse_id))
+    raise_evaluations(connection, waiting)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     String,
     and_,
     cast,
+    exists,
     func,
     literal,
     or_,
@@ -17,13 +18,13 @@ from sqlalchemy import (
     update,
 )
 
-from arriero.registry.dialect import insert_into
+from arriero.registry.dialect import Load, bulk_insert_new, insert_into, reserve_ids
 from arriero.registry.schema.base import now
-from arriero.registry.schema.tables import did_meta, dids, locks, replicas, rses, rules, scopes
+from arriero.registry.schema.tables import butler_rses, did_meta, dids, locks, replicas, rses, rules, scopes
 from arriero.registry.states import DidType, LockState, ReplicaState, RuleState
 from arriero.registry.store import contents
 from arriero.registry.store.json import json_of
-from arriero.registry.store.staging import staged_files
+from arriero.registry.store.staging import stage, staged_files
 
 _REVIVED = (ReplicaState.UNAVAILABLE, ReplicaState.TEMPORARY_UNAVAILABLE, ReplicaState.COPYING)
 """States from which a replica becomes AVAILABLE when a client says that it is there."""
@@ -41,23 +42,72 @@ def new_file_scopes(connection: Connection) -> Sequence[str]:
     return connection.scalars(query).all()
 
 
+_FILE_COLUMNS = [
+    "id",
+    "scope_id",
+    "name",
+    "type",
+    "account_id",
+    "is_open",
+    "monotonic",
+    "bytes",
+    "adler32",
+    "md5",
+    "spread",
+    "created_at",
+    "updated_at",
+]
+_REPLICA_COLUMNS = ["file_id", "rse_id", "bytes", "state", "path", "created_at", "updated_at"]
+
+NewFileRow = tuple[int, str, int, str | None, str | None, int, str, str | None, str | None]
+"""A file to register: scope_id, name, bytes, adler32, md5, spread, state, path, meta."""
+
+
+def add_new_files(
+    connection: Connection, account_id: int, rse_id: int, rows: Sequence[NewFileRow]
+) -> range | None:
+    """Add files and their replicas at an RSE, if the database can give ids beforehand and knows none of the files.
+
+    Returns
+    -------
+    range
+        That holds the ids of the files; ids of others may be in it too. None: nothing was added, and the way over
+        ``staged_files`` will tell what is there already.
+    """
+    ids = reserve_ids(connection, dids, len(rows))
+    if not ids:
+        return None
+    at = connection.scalar(select(cast(now(), String)))
+    file, account = DidType.FILE.value, str(account_id)
+    files = (
+        (file_id, row[0], row[1], file, account, "f", "f", row[2], row[3], row[4], row[5], at, at)
+        for file_id, row in zip(ids, rows, strict=True)
+    )
+    there = (
+        (file_id, rse_id, row[2], row[6], row[7], at, at) for file_id, row in zip(ids, rows, strict=True)
+    )
+    meta = ((file_id, row[8]) for file_id, row in zip(ids, rows, strict=True) if row[8] is not None)
+    added = bulk_insert_new(
+        connection,
+        [
+            Load(dids, _FILE_COLUMNS, files),
+            Load(replicas, _REPLICA_COLUMNS, there),
+            Load(did_meta, ["did_id", "meta"], meta),
+        ],
+    )
+    return range(ids[0], ids[-1] + 1) if added else None
+
+
+def stage_new_files(connection: Connection, rows: Sequence[NewFileRow]) -> None:
+    """Fill ``staged_files`` with files to register."""
+    columns = ["scope_id", "name", "bytes", "adler32", "md5", "spread", "state", "path", "meta"]
+    stage(connection, staged_files, columns, rows)
+
+
 def insert_files(connection: Connection, account_id: int) -> int:
     """Insert the staged files that are new as DIDs, and give every staged row its id; give how many were new."""
     staged = staged_files.c
-    columns = [
-        "scope_id",
-        "name",
-        "type",
-        "account_id",
-        "is_open",
-        "monotonic",
-        "bytes",
-        "adler32",
-        "md5",
-        "spread",
-        "created_at",
-        "updated_at",
-    ]
+    at = select(now()).scalar_subquery()
     rows = (
         select(
             staged.scope_id,
@@ -70,13 +120,13 @@ def insert_files(connection: Connection, account_id: int) -> int:
             staged.adler32,
             staged.md5,
             staged.spread,
-            now(),
-            now(),
+            at,
+            at,
         )
         .where(literal(True))
         .order_by(staged.scope_id, staged.name)
     )
-    statement = insert_into(connection, dids).from_select(columns, rows)
+    statement = insert_into(connection, dids).from_select(_FILE_COLUMNS[1:], rows)
     new = connection.execute(
         statement.on_conflict_do_nothing(index_elements=["scope_id", "name"]),
         execution_options={"preserve_rowcount": True},
@@ -154,21 +204,13 @@ def learn_checksums(connection: Connection) -> None:
 def insert_replicas(connection: Connection, rse_id: int) -> None:
     """Insert the staged files as replicas at an RSE; one that is there and declared AVAILABLE now becomes so."""
     staged = staged_files.c
-    columns = ["file_id", "rse_id", "bytes", "state", "path", "created_at", "updated_at"]
+    at = select(now()).scalar_subquery()
     rows = (
-        select(
-            staged.file_id,
-            literal(rse_id),
-            dids.c.bytes,
-            staged.state,
-            staged.path,
-            now(),
-            now(),
-        )
-        .join(dids, dids.c.id == staged.file_id)
+        select(staged.file_id, literal(rse_id), staged.bytes, staged.state, staged.path, at, at)
+        .where(literal(True))
         .order_by(staged.file_id)
     )
-    statement = insert_into(connection, replicas).from_select(columns, rows.where(literal(True)))
+    statement = insert_into(connection, replicas).from_select(_REPLICA_COLUMNS, rows)
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["file_id", "rse_id"],
@@ -233,6 +275,19 @@ def insert_metadata(connection: Connection) -> None:
         .order_by(staged_files.c.file_id),
     )
     connection.execute(statement.on_conflict_do_nothing(index_elements=["did_id"]))
+
+
+def landed_new(rse_id: int, file_ids: range) -> Select[tuple[int, int]]:
+    """Query for the files with ids in a range that are AVAILABLE at an RSE: columns ``file_id`` and ``rse_id``.
+
+    Where no Butler is fed none of them is read.
+    """
+    return select(replicas.c.file_id, replicas.c.rse_id).where(
+        exists().where(butler_rses.c.rse_id == rse_id),
+        replicas.c.rse_id == rse_id,
+        replicas.c.file_id.between(file_ids.start, file_ids.stop - 1),
+        replicas.c.state == ReplicaState.AVAILABLE,
+    )
 
 
 def landed(rse_id: int) -> Select[tuple[int, int]]:
@@ -305,8 +360,11 @@ def staged_states(connection: Connection, rse_id: int) -> Sequence[RowMapping]:
     wanted = staged_files.c.state
     allowed = or_(
         replicas.c.state == wanted,
-        and_(wanted == ReplicaState.AVAILABLE.value, replicas.c.state.in_(_REVIVED)),
+        and_(wanted == ReplicaState.AVAILABLE.value, replicas.c.state.in_((*_REVIVED, ReplicaState.BAD))),
         and_(wanted == ReplicaState.UNAVAILABLE.value, replicas.c.state == ReplicaState.COPYING),
+        and_(
+            wanted == ReplicaState.TEMPORARY_UNAVAILABLE.value, replicas.c.state == ReplicaState.AVAILABLE
+        ),
     )
     query = (
         select(scopes.c.name.label("scope"), staged_files.c.name, replicas.c.state, wanted.label("wanted"))
