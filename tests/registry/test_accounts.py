@@ -7,9 +7,10 @@ from sqlalchemy import select
 
 from arriero.registry.errors import Conflict, InvalidInput, NotAuthenticated, NotFound, Unsupported
 from arriero.registry.schema.tables import accounts as account_table
-from arriero.registry.schema.tables import identities, rse_attributes, rse_protocols
+from arriero.registry.schema.tables import identities as identity_table
+from arriero.registry.schema.tables import rse_attributes, rse_protocols
 from arriero.registry.schema.tables import rses as rse_table
-from arriero.registry.services import accounts, rses
+from arriero.registry.services import accounts, identities, rses
 from arriero.registry.services import rse_protocols as protocols
 from arriero.registry.services.authentication import authenticate, login
 from arriero.registry.services.bootstrap import bootstrap
@@ -34,7 +35,7 @@ def test_the_first_account_is_made_once_and_keeps_its_password(catalogue):
 def test_an_identity_acts_for_its_default_account_and_for_others_by_name(catalogue):
     for name in ("alice", "team"):
         catalogue.account(name)
-        accounts.add_identity(
+        identities.add_identity(
             catalogue.context,
             catalogue.root,
             name,
@@ -45,14 +46,14 @@ def test_an_identity_acts_for_its_default_account_and_for_others_by_name(catalog
         )
     assert login(catalogue.context, account=None, username="alice", password=PASSWORD).account == "alice"
     assert login(catalogue.context, account="team", username="alice", password=PASSWORD).account == "team"
-    stored = [row["secret_hash"] for row in catalogue.rows(select(identities))]
+    stored = [row["secret_hash"] for row in catalogue.rows(select(identity_table))]
     assert all(one.startswith("$argon2id$") and PASSWORD not in one for one in stored)
     assert PASSWORD not in repr(catalogue.audited())
 
 
 def test_a_suspended_account_cannot_log_in(catalogue):
     catalogue.account("alice")
-    accounts.add_identity(
+    identities.add_identity(
         catalogue.context, catalogue.root, "alice", identity="alice", kind="USERPASS", password=PASSWORD
     )
     issued = login(catalogue.context, account="alice", username="alice", password=PASSWORD)
@@ -85,11 +86,11 @@ def test_refusals(catalogue):
     with pytest.raises(Conflict):
         accounts.add_account(context, root, "root", kind="USER", email=None)
     with pytest.raises(InvalidInput, match="characters"):
-        accounts.add_identity(context, root, "root", identity="x", kind="USERPASS", password="short")
+        identities.add_identity(context, root, "root", identity="x", kind="USERPASS", password="short")
     with pytest.raises(Unsupported):
-        accounts.add_identity(context, root, "root", identity="x", kind="SSH", password=PASSWORD)
+        identities.add_identity(context, root, "root", identity="x", kind="SSH", password=PASSWORD)
     with pytest.raises(NotFound):
-        accounts.add_identity(context, root, "nobody", identity="x", kind="USERPASS", password=PASSWORD)
+        identities.add_identity(context, root, "nobody", identity="x", kind="USERPASS", password=PASSWORD)
     with pytest.raises(InvalidInput):
         accounts.update_account(context, root, "root", {"deleted_at": None})
 

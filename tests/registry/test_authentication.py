@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from arriero.registry.errors import Busy, NoCredential, NotAuthenticated
 from arriero.registry.schema.tables import audit_log
-from arriero.registry.services import accounts, authentication
 from arriero.registry.services import audit as audit_module
+from arriero.registry.services import authentication, identities
 from arriero.registry.services.audit import StrangerLog
 
 PASSWORD = "a long password"
@@ -60,7 +60,7 @@ def verified(monkeypatch) -> list[str]:
 
 def identify(catalogue, account: str, password: str = PASSWORD, *, default: bool = False) -> None:
     catalogue.account(account)
-    accounts.add_identity(
+    identities.add_identity(
         catalogue.context,
         catalogue.root,
         account,

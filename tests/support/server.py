@@ -92,6 +92,7 @@ def _served(services: Services, kind: str, directory: Path, **settings: object) 
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=2,
+            proxy_headers=False,
             lifespan="off",
         )
         server = uvicorn.Server(config)

@@ -86,6 +86,8 @@ def serve(context: Context, bound: socket.socket, ready: Callable[[], None]) -> 
         log_config=None,
         access_log=False,
         server_header=False,
+        # who a proxy says it speaks for is no peer: only the real one may be in x509_proxies
+        proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
     )
     with bound, _signals_left_alone():

@@ -3,16 +3,20 @@
 The official client sends JSON without saying so, hence bodies are read as bytes and parsed by `parse`.
 """
 
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_plus
 
 from fastapi import Depends, Path, Request
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
-from arriero.registry.errors import InvalidInput
+from arriero.registry.errors import InvalidInput, NoCredential, NotAuthenticated
 from arriero.registry.services.authentication import authenticate
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.names import holds_null_character
+from arriero.registry.services.x509_subjects import owner_of, subject_of
+from arriero.registry.settings import Settings
 
 T = TypeVar("T")
 
@@ -27,14 +31,19 @@ def get_context(request: Request) -> Context:
 
 
 def get_actor(request: Request, context: Annotated[Context, Depends(get_context)]) -> Actor:
-    """Tell who is calling, by ``X-Rucio-Auth-Token`` or ``Authorization: Bearer``.
+    """Tell who is calling, by ``X-Rucio-Auth-Token`` or ``Authorization: Bearer``; as whom, by ``X-Rucio-Account``.
 
     Raises
     ------
     NotAuthenticated
         Neither is there, or it does not hold.
     """
-    return authenticate(context, sent_token(request), request_id=request.state.request_id)
+    return authenticate(
+        context,
+        sent_token(request),
+        account=request.headers.get("x-rucio-account") or None,
+        request_id=request.state.request_id,
+    )
 
 
 def sent_token(request: Request) -> str | None:
@@ -44,6 +53,57 @@ def sent_token(request: Request) -> str | None:
         return token
     kind, _, value = request.headers.get("authorization", "").partition(" ")
     return value.strip() if kind.lower() == "bearer" else None
+
+
+def verified_subject(request: Request, settings: Settings, *, of_owner: bool) -> str:
+    """Give the subject of the caller's certificate, if a proxy that is trusted has verified it and says so.
+
+    Parameters
+    ----------
+    of_owner
+        Of a grid proxy certificate give the subject that it stands for.
+
+    Raises
+    ------
+    NoCredential
+        The headers are not there, or come from somebody who is not trusted to send them.
+    NotAuthenticated
+        The certificate was not verified, or its subject cannot be read.
+    """
+    if not _is_from(request, settings.x509_proxies):
+        raise NoCredential("certificates are read by the proxies of x509_proxies only: call by way of one")
+    subject = _only(request, settings.x509_subject_header)
+    verified = _only(request, settings.x509_verify_header)
+    if subject in {"", "(null)"} or verified in {"", "NONE"}:
+        raise NoCredential("there is no client certificate: send one to the proxy")
+    if verified != "SUCCESS":
+        raise NotAuthenticated("the proxy could not verify the client certificate")
+    try:
+        whose = subject_of(subject)
+        if not of_owner:
+            return whose
+        issuer = _only(request, settings.x509_issuer_header)
+        return owner_of(whose, subject_of(issuer)) if issuer else whose
+    except InvalidInput as error:
+        raise NotAuthenticated(f"the certificate's subject cannot be read: {error.message}") from error
+
+
+def _is_from(request: Request, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    try:
+        peer = ip_address(request.client.host if request.client is not None else "")
+    except ValueError:
+        return False
+    if isinstance(peer, IPv6Address) and peer.ipv4_mapped is not None:
+        peer = peer.ipv4_mapped
+    return any(peer in network for network in networks)
+
+
+def _only(request: Request, name: str) -> str:
+    """Value of a header; one that came twice may be the caller's own, which the proxy let through."""
+    values = request.headers.getlist(name)
+    if len(values) > 1:
+        raise NotAuthenticated(f"header {name} came more than once: the proxy has to replace it")
+    return values[0] if values else ""
 
 
 def refuse_null_characters(request: Request) -> None:

@@ -148,3 +148,10 @@ def like_pattern(pattern: str) -> str:
     r"""Turn an operator's pattern (``*`` any text) into a LIKE pattern whose escape character is ``\``."""
     escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return escaped.replace("*", "%")
+
+
+def write_alone(connection: Connection, table: Table) -> None:
+    """Have every other transaction that writes to ``table`` wait until this one ends; readers do not."""
+    if is_postgresql(connection):
+        quote = connection.dialect.identifier_preparer.quote
+        connection.exec_driver_sql(f"LOCK TABLE {quote(table.name)} IN SHARE ROW EXCLUSIVE MODE")

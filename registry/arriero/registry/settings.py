@@ -6,9 +6,20 @@ Keys that nobody knows are refused, in both; one file may hold what a server and
 
 import os
 from collections.abc import Collection, Mapping
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -28,6 +39,60 @@ class UnknownSettings(InvalidInput, ValueError):
     """A key of the file or a variable of the environment names no setting."""
 
     code = "unknown_settings"
+
+
+class OidcIssuer(BaseModel):
+    """An issuer of bearer tokens that is believed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: str
+    """Its URL, exactly as its tokens name it in ``iss``."""
+    audience: tuple[str, ...] = Field(min_length=1)
+    """What a token may name in ``aud`` to be meant for this service; one is enough."""
+    wlcg: bool = False
+    """Whether its tokens have to follow the WLCG profile, that is, carry ``wlcg.ver``."""
+    ca_bundle: Path | None = None
+    """Certificate authorities to trust for it, PEM; the system's when missing."""
+    allow_http: bool = False
+    """Whether its URL may be ``http`` on this machine; for tests."""
+
+    @field_validator("audience", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _sound(self) -> "OidcIssuer":
+        # it stands between commas in the name of an identity
+        if any(c in self.issuer for c in ", \t\r\n") or urlsplit(self.issuer).query:
+            raise ValueError("an issuer is a URL without commas, spaces and query")
+        self.require_safe(self.issuer)
+        return self
+
+    def require_safe(self, url: str) -> None:
+        """Refuse a URL that keys must not be fetched from.
+
+        Raises
+        ------
+        ValueError
+            It is not ``https``, nor ``http`` on this machine where that is allowed.
+        """
+        parts = urlsplit(url)
+        if parts.username is not None or not parts.hostname or parts.fragment:
+            raise ValueError("a URL of an issuer has a host, and no user or fragment")
+        if parts.scheme == "https" or (
+            parts.scheme == "http" and self.allow_http and _is_loopback(parts.hostname)
+        ):
+            return
+        raise ValueError("an issuer is reached by https (by http on this machine only, with allow_http)")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class _FromEnvironmentAndFile(BaseSettings):
@@ -69,6 +134,30 @@ class Settings(_FromEnvironmentAndFile):
     """Connections that one process keeps; as many again may be opened under load."""
     session_token_lifetime_s: int = Field(default=3600, ge=60)
     """How long the token of a login holds, seconds."""
+    x509_proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Addresses or networks of the proxies that may say whose certificate they have verified; none by default."""
+    x509_subject_header: str = "X-SSL-Client-S-DN"
+    """Header in which they pass the certificate's subject."""
+    x509_verify_header: str = "X-SSL-Client-Verify"
+    """Header that has to be ``SUCCESS``: a proxy may ask for a certificate without verifying it."""
+    x509_issuer_header: str = "X-SSL-Client-I-DN"
+    """Header with the certificate's issuer; without it a grid proxy certificate is not its owner's."""
+    oidc_issuers: tuple[OidcIssuer, ...] = ()
+    """Issuers of bearer tokens: JSON list of ``issuer``, ``audience``, and if need be ``wlcg``, ``ca_bundle``."""
+    oidc_leeway_s: int = Field(default=60, ge=0, le=300)
+    """How far an issuer's clock may be off, seconds."""
+    oidc_keys_refresh_s: float = Field(default=300, gt=0)
+    """How old the keys of an issuer may be before they are fetched again, seconds."""
+    oidc_keys_max_age_s: float = Field(default=3600, gt=0)
+    """How old they may be while the issuer cannot be reached, seconds."""
+    oidc_refetch_s: float = Field(default=30, ge=0)
+    """Shortest time between two attempts to fetch them: tokens with unknown keys cause no flood, seconds."""
+    oidc_timeout_s: float = Field(default=5, gt=0)
+    """How long an issuer may take to answer, seconds."""
+    account_usage_interval_s: float = Field(default=3600, gt=0)
+    """How often the usage of the accounts is written into its history, seconds."""
+    account_usage_keep_days: int = Field(default=400, ge=1)
+    """How long that history is kept, days."""
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
     """Largest body of a call that is read, bytes."""
     body_timeout_s: float = Field(default=30, gt=0)
@@ -101,6 +190,13 @@ class Settings(_FromEnvironmentAndFile):
     """YAML: for each RSE name, ``ca_bundle`` and ``token_file``. The database holds no credentials."""
     log_level: str = "INFO"
     """Lowest level that is logged."""
+
+    @field_validator("oidc_issuers")
+    @classmethod
+    def _each_issuer_once(cls, issuers: tuple[OidcIssuer, ...]) -> tuple[OidcIssuer, ...]:
+        if len({one.issuer for one in issuers}) < len(issuers):
+            raise ValueError("an issuer is named twice: give all its audiences in one entry")
+        return issuers
 
 
 class ClientSettings(_FromEnvironmentAndFile):

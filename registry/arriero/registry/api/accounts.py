@@ -1,15 +1,13 @@
 """Accounts, identities and the scopes of an account, in Rucio's REST protocol."""
 
-from typing import Any
-
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
 from arriero.registry.api.documents import sends
 from arriero.registry.api.streams import json_response, json_stream
 from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, PathText, parse
-from arriero.registry.services import accounts, rules
+from arriero.registry.services import account_attributes, accounts, identities, rules
 
 router = APIRouter(prefix="/accounts", tags=["accounts"])
 
@@ -24,6 +22,35 @@ class NewAccount(BaseModel):
     role: str | None = None
 
 
+class AccountChanges(BaseModel):
+    """Body of what changes of an account; ``role`` is Arriero's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: str | None = None
+    email: str | None = None
+    account_type: str | None = None
+    role: str | None = None
+
+
+class Attribute(BaseModel):
+    """Body of an attribute; its key is that of the path."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str | None = None
+    value: str | bool | int | float
+
+
+class OldIdentity(BaseModel):
+    """Body of an identity to take away."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    identity: str
+    authtype: str
+
+
 class NewIdentity(BaseModel):
     """Body of an identity to add."""
 
@@ -36,15 +63,17 @@ class NewIdentity(BaseModel):
     password: str | None = None
 
 
-@router.get("", summary="Accounts")
+@router.get("", summary="Accounts; the query filters by type, identity, status and any attribute")
 def list_accounts(
+    request: Request,
     context: ContextDep,
     actor: ActorDep,
     account_type: str | None = None,
     identity: str | None = None,
 ) -> Response:
-    del actor
-    return json_stream(accounts.list_accounts(context, kind=account_type, identity=identity))
+    # declared for the OpenAPI document: the query may name a status and any attribute too
+    del actor, account_type, identity
+    return json_stream(accounts.list_accounts(context, dict(request.query_params)))
 
 
 @router.get("/whoami", summary="The account that is calling")
@@ -65,21 +94,54 @@ def add_account(context: ContextDep, actor: ActorDep, account: PathText, body: B
     return Response(status_code=201)
 
 
-@router.put("/{account}", summary="Change an account")
+@router.put("/{account}", summary="Change an account", openapi_extra=sends(AccountChanges))
 def update_account(context: ContextDep, actor: ActorDep, account: PathText, body: BodyDep) -> Response:
-    accounts.update_account(context, actor, account, parse(dict[str, Any], body))
+    changes = parse(AccountChanges, body).model_dump(exclude_unset=True)
+    accounts.update_account(context, actor, account, changes)
+    return Response()
+
+
+@router.delete("/{account}", summary="Delete an account: its name stays, nobody logs in as it")
+def delete_account(context: ContextDep, actor: ActorDep, account: PathText) -> Response:
+    accounts.delete_account(context, actor, account)
+    return Response()
+
+
+@router.get("/{account}/attr", summary="Attributes of an account")
+def list_attributes(context: ContextDep, actor: ActorDep, account: PathText) -> Response:
+    del actor
+    return json_response(account_attributes.list_attributes(context, account))
+
+
+@router.post(
+    "/{account}/attr/{key}", summary="Add an attribute to an account", openapi_extra=sends(Attribute)
+)
+def add_attribute(
+    context: ContextDep, actor: ActorDep, account: PathText, key: PathText, body: BodyDep
+) -> Response:
+    account_attributes.add_attribute(context, actor, account, key, parse(Attribute, body).value)
+    return Response(status_code=201)
+
+
+@router.delete("/{account}/attr/{key}", summary="Remove an attribute of an account")
+def delete_attribute(context: ContextDep, actor: ActorDep, account: PathText, key: PathText) -> Response:
+    account_attributes.delete_attribute(context, actor, account, key)
     return Response()
 
 
 @router.get("/{account}/identities", summary="Who may act as an account")
 def list_identities(context: ContextDep, actor: ActorDep, account: PathText) -> Response:
-    return json_stream(accounts.list_identities(context, actor, account))
+    return json_stream(identities.list_identities(context, actor, account))
 
 
-@router.post("/{account}/identities", summary="Let an identity act as an account")
+@router.post(
+    "/{account}/identities",
+    summary="Let an identity act as an account",
+    openapi_extra=sends(NewIdentity),
+)
 def add_identity(context: ContextDep, actor: ActorDep, account: PathText, body: BodyDep) -> Response:
     new = parse(NewIdentity, body)
-    accounts.add_identity(
+    identities.add_identity(
         context,
         actor,
         account,
@@ -87,8 +149,20 @@ def add_identity(context: ContextDep, actor: ActorDep, account: PathText, body: 
         kind=new.authtype,
         password=new.password,
         is_default=new.default,
+        email=new.email,
     )
     return Response(status_code=201)
+
+
+@router.delete(
+    "/{account}/identities",
+    summary="Let an identity no longer act as an account",
+    openapi_extra=sends(OldIdentity),
+)
+def delete_identity(context: ContextDep, actor: ActorDep, account: PathText, body: BodyDep) -> Response:
+    old = parse(OldIdentity, body)
+    identities.delete_identity(context, actor, account, identity=old.identity, kind=old.authtype)
+    return Response()
 
 
 @router.get("/{account}/scopes", summary="Scopes of an account")

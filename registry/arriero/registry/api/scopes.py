@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from arriero.registry.api.streams import json_response
-from arriero.registry.dependencies import ActorDep, ContextDep
+from arriero.registry.dependencies import ActorDep, ContextDep, PathText
 from arriero.registry.services import accounts
 
 router = APIRouter(prefix="/scopes", tags=["scopes"])
@@ -20,3 +20,10 @@ def list_scopes(context: ContextDep, actor: ActorDep) -> Response:
 def list_owners(context: ContextDep, actor: ActorDep) -> Response:
     del actor
     return json_response(accounts.list_scopes(context))
+
+
+@router.put("/{account}/{scope}", summary="Give a scope to an account")
+def update_scope(context: ContextDep, actor: ActorDep, account: PathText, scope: PathText) -> Response:
+    accounts.update_scope(context, actor, account, scope)
+    # what Rucio's client waits for
+    return Response(status_code=201)

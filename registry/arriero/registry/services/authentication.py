@@ -1,4 +1,6 @@
-"""Who is asking: passwords (argon2id) and tokens (256 random bits, of which only the SHA-256 is stored)."""
+"""Who is asking: passwords (argon2id), tokens (256 random bits, of which only the SHA-256 is stored), certificates that a
+trusted proxy has verified, and bearer tokens of trusted issuers.
+"""
 
 import hashlib
 import secrets
@@ -12,9 +14,11 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import Connection
 
 from arriero.registry.errors import Busy, NoCredential, NotAuthenticated
+from arriero.registry.services.bearer_tokens import is_bearer, verify
 from arriero.registry.services.context import Actor, Context
-from arriero.registry.states import Role, TokenKind
+from arriero.registry.states import IdentityType, Role, TokenKind
 from arriero.registry.store import accounts as store
+from arriero.registry.store import identities
 
 log = structlog.get_logger(__name__)
 
@@ -95,36 +99,65 @@ def login(context: Context, *, account: str | None, username: str, password: str
     if not username and not password:
         raise NoCredential("log in with X-Rucio-Username and X-Rucio-Password")
     with context.database.snapshot() as connection:
-        proven = store.secret_of(connection, username, account)
+        proven = identities.acting(connection, IdentityType.USERPASS, username, account)
+    secret_hash = None if proven is None else proven.secret_hash
     # one verification in every case: how long the answer takes says nothing about who there is
-    if not _holds(_NOBODY if proven is None else proven["secret_hash"], password) or proven is None:
+    if not _holds(secret_hash or _NOBODY, password) or proven is None or secret_hash is None:
         raise NotAuthenticated(
             "cannot authenticate with this account, user name and password: check all three"
         )
-    stronger = _HASHER.hash(password) if _HASHER.check_needs_rehash(proven["secret_hash"]) else None
-
-    def issue(connection: Connection) -> IssuedToken:
-        if stronger is not None:
-            store.set_secret_hash(connection, proven["identity_id"], stronger)
-        store.delete_outlived_sessions(connection, proven["id"])
-        return issue_token(
-            connection,
-            account_id=proven["id"],
-            account=proven["name"],
-            kind=TokenKind.SESSION,
-            lifetime_s=context.settings.session_token_lifetime_s,
-        )
-
-    return context.database.run(issue)
+    stronger = _HASHER.hash(password) if _HASHER.check_needs_rehash(secret_hash) else None
+    return context.database.run(lambda connection: _begin_session(connection, context, proven, stronger))
 
 
-def authenticate(context: Context, token: str | None, *, request_id: str | None = None) -> Actor:
+def login_with_certificate(context: Context, *, account: str | None, subject: str) -> IssuedToken:
+    """Exchange a certificate that a trusted proxy has verified for a session token.
+
+    Parameters
+    ----------
+    account
+        Account to act as; None for the default of that subject.
+    subject
+        From `arriero.registry.services.x509_subjects`.
+
+    Raises
+    ------
+    NotAuthenticated
+        The same for an unknown subject and an account that it may not act as.
+    """
+    with context.database.snapshot() as connection:
+        proven = identities.acting(connection, IdentityType.X509, subject, account)
+    if proven is None:
+        raise NotAuthenticated("cannot authenticate with this account and certificate: check both")
+    return context.database.run(lambda connection: _begin_session(connection, context, proven, None))
+
+
+def _begin_session(
+    connection: Connection, context: Context, proven: identities.Acting, stronger: str | None
+) -> IssuedToken:
+    if stronger is not None:
+        identities.set_secret_hash(connection, proven.identity_id, stronger)
+    store.delete_outlived_sessions(connection, proven.account_id)
+    return issue_token(
+        connection,
+        account_id=proven.account_id,
+        account=proven.account,
+        kind=TokenKind.SESSION,
+        lifetime_s=context.settings.session_token_lifetime_s,
+    )
+
+
+def authenticate(
+    context: Context, token: str | None, *, account: str | None = None, request_id: str | None = None
+) -> Actor:
     """Find out whom a token stands for.
 
     Parameters
     ----------
     token
         As the caller sent it; None when nothing was sent.
+    account
+        Account that the caller wants to act as. Only a bearer token leaves a choice; one of Arriero's has its account.
     request_id
         Goes into the audit of what the actor does.
 
@@ -135,10 +168,11 @@ def authenticate(context: Context, token: str | None, *, request_id: str | None 
     """
     if not token:
         raise NoCredential("this needs a token: log in, or send one as X-Rucio-Auth-Token")
+    if is_bearer(token):
+        acting, _ = _bearer(context, token, account)
+        return Actor(acting.account_id, acting.account, acting.role, request_id=request_id)
     with context.database.snapshot() as connection:
-        holder = store.token_holder(connection, hash_token(token))
-        if holder is None:
-            raise NotAuthenticated("the token is unknown, has expired or was revoked: log in again")
+        holder = _holder(connection, token)
         if holder.kind is TokenKind.SESSION:
             return Actor(
                 account_id=holder.account_id,
@@ -153,7 +187,7 @@ def authenticate(context: Context, token: str | None, *, request_id: str | None 
     return Actor(holder.account_id, holder.account, role, holder.token_id, rses, butlers, request_id)
 
 
-def token_expiry(context: Context, token: str) -> tuple[str, datetime]:
+def token_expiry(context: Context, token: str, account: str | None = None) -> tuple[str, datetime]:
     """Account and end of a token that holds.
 
     Raises
@@ -161,11 +195,32 @@ def token_expiry(context: Context, token: str) -> tuple[str, datetime]:
     NotAuthenticated
         It does not.
     """
+    if is_bearer(token):
+        acting, expires_at = _bearer(context, token, account)
+        return acting.account, expires_at
     with context.database.snapshot() as connection:
-        holder = store.token_holder(connection, hash_token(token))
+        holder = _holder(connection, token)
+    return holder.account, holder.expires_at
+
+
+def _holder(connection: Connection, token: str) -> store.TokenHolder:
+    holder = store.token_holder(connection, hash_token(token))
     if holder is None:
         raise NotAuthenticated("the token is unknown, has expired or was revoked: log in again")
-    return holder.account, holder.expires_at
+    return holder
+
+
+def _bearer(context: Context, token: str, account: str | None) -> tuple[identities.Acting, datetime]:
+    # first, with no transaction open: it may have to ask the issuer for its keys
+    bearer = verify(context.settings, token)
+    with context.database.snapshot() as connection:
+        acting = identities.acting(connection, IdentityType.OIDC, bearer.identity, account)
+    if acting is None:
+        raise NotAuthenticated(
+            "the token holds, but its subject may not act as this account: an administrator adds it with "
+            "`rucio account identity add --type OIDC`"
+        )
+    return acting, bearer.expires_at
 
 
 def _holds(secret_hash: str, password: str) -> bool:

@@ -20,9 +20,13 @@ class Action(StrEnum):
     READ = "read"
     ACCOUNT_ADD = "account_add"
     ACCOUNT_UPDATE = "account_update"
+    ACCOUNT_REMOVE = "account_remove"
+    ACCOUNT_LIMIT_SET = "account_limit_set"
     IDENTITY_ADD = "identity_add"
+    IDENTITY_REMOVE = "identity_remove"
     IDENTITY_LIST = "identity_list"
     SCOPE_ADD = "scope_add"
+    SCOPE_UPDATE = "scope_update"
     DID_ADD = "did_add"
     DID_ATTACH = "did_attach"
     DID_DETACH = "did_detach"
@@ -31,12 +35,24 @@ class Action(StrEnum):
     DID_META_SET = "did_meta_set"
     RSE_ADD = "rse_add"
     RSE_UPDATE = "rse_update"
+    RSE_DELETE = "rse_delete"
+    RSE_USAGE_SET = "rse_usage_set"
+    RSE_IMPORT = "rse_import"
     REPLICA_ADD = "replica_add"
     REPLICA_UPDATE = "replica_update"
+    REPLICA_DECLARE = "replica_declare"
+    REPLICA_DELETE = "replica_delete"
+    REPLICA_QUARANTINE = "replica_quarantine"
     RULE_ADD = "rule_add"
+    RULE_IGNORE_LIMIT = "rule_ignore_limit"
     RULE_UPDATE = "rule_update"
     RULE_APPROVE = "rule_approve"
     RULE_REMOVE = "rule_remove"
+    RULE_MOVE = "rule_move"
+    RULE_REDUCE = "rule_reduce"
+    SUBSCRIPTION_ADD = "subscription_add"
+    SUBSCRIPTION_UPDATE = "subscription_update"
+    TRANSFER_LIMIT_SET = "transfer_limit_set"
     BUTLER_ADD = "butler_add"
     ARRIVAL_CLAIM = "arrival_claim"
     ARRIVAL_REPORT = "arrival_report"
@@ -82,9 +98,13 @@ _POLICIES = MappingProxyType(
         Action.READ: Policy(anywhere=_EVERYONE),
         Action.ACCOUNT_ADD: _ADMIN_ONLY,
         Action.ACCOUNT_UPDATE: _ADMIN_ONLY,
+        Action.ACCOUNT_REMOVE: _ADMIN_ONLY,
+        Action.ACCOUNT_LIMIT_SET: _ADMIN_ONLY,
         Action.IDENTITY_ADD: _ADMIN_ONLY,
+        Action.IDENTITY_REMOVE: _ADMIN_ONLY,
         Action.IDENTITY_LIST: Policy(owner=_EVERYONE),
         Action.SCOPE_ADD: _ADMIN_ONLY,
+        Action.SCOPE_UPDATE: _ADMIN_ONLY,
         Action.DID_ADD: _OWNER,
         Action.DID_ATTACH: _OWNER,
         Action.DID_DETACH: _OWNER,
@@ -93,12 +113,26 @@ _POLICIES = MappingProxyType(
         Action.DID_META_SET: _OWNER,
         Action.RSE_ADD: _ADMIN_ONLY,
         Action.RSE_UPDATE: _ADMIN_ONLY,
+        Action.RSE_DELETE: _ADMIN_ONLY,
+        # measured by whoever stands beside the storage
+        Action.RSE_USAGE_SET: Policy(bound=_AGENT),
+        Action.RSE_IMPORT: _ADMIN_ONLY,
         Action.REPLICA_ADD: _OWNER_OR_SITE,
         Action.REPLICA_UPDATE: _OWNER_OR_SITE,
+        Action.REPLICA_DECLARE: _OWNER_OR_SITE,
+        Action.REPLICA_DELETE: Policy(owner=_MANAGER),
+        Action.REPLICA_QUARANTINE: Policy(bound=_AGENT),
         Action.RULE_ADD: _OWN_RULE,
+        Action.RULE_IGNORE_LIMIT: _ADMIN_ONLY,
         Action.RULE_UPDATE: _OWN_RULE,
-        Action.RULE_APPROVE: _ADMIN_ONLY,
+        # a rule that waits for approval belongs to who looks after all of its RSEs
+        Action.RULE_APPROVE: _OWN_RULE,
         Action.RULE_REMOVE: _OWN_RULE,
+        Action.RULE_MOVE: _OWN_RULE,
+        Action.RULE_REDUCE: _OWN_RULE,
+        Action.SUBSCRIPTION_ADD: _OWN_RULE,
+        Action.SUBSCRIPTION_UPDATE: _OWN_RULE,
+        Action.TRANSFER_LIMIT_SET: _ADMIN_ONLY,
         Action.BUTLER_ADD: _ADMIN_ONLY,
         Action.ARRIVAL_CLAIM: Policy(bound=_AGENT),
         Action.ARRIVAL_REPORT: Policy(bound=_AGENT),

@@ -7,7 +7,7 @@ from arriero.registry.services.authentication import hash_password
 from arriero.registry.services.authorisation import Action
 from arriero.registry.states import AccountType, IdentityType, Role
 from arriero.registry.store import accounts as store
-from arriero.registry.store import audit
+from arriero.registry.store import audit, identities
 
 ROOT = "root"
 
@@ -32,10 +32,10 @@ def bootstrap(database: Database, username: str, password: str) -> bool:
     secret_hash = hash_password(password)
 
     def create(connection: Connection) -> bool:
-        if store.account_id(connection, ROOT) is not None:
+        if store.account_row(connection, ROOT) is not None:
             return False
         owner_id = store.add_account(connection, ROOT, AccountType.SERVICE, Role.ADMIN, None)
-        store.add_identity(
+        identities.add_identity(
             connection, owner_id, IdentityType.USERPASS, username, secret_hash, is_default=True
         )
         audit.append(

@@ -1,23 +1,26 @@
-"""Accounts, identities, tokens and scopes in the database."""
+"""Accounts, tokens and scopes in the database."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, and_, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, and_, delete, exists, insert, select, update
 
 from arriero.registry.schema.base import after, now
 from arriero.registry.schema.tables import (
+    account_attributes,
     accounts,
     butlers,
     identities,
     rses,
+    rules,
     scopes,
     token_butlers,
     token_rses,
     tokens,
 )
-from arriero.registry.states import AccountType, IdentityType, Role, TokenKind
+from arriero.registry.states import AccountType, Role, TokenKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +41,48 @@ def add_account(connection: Connection, name: str, kind: AccountType, role: Role
     return int(connection.scalars(statement).one())
 
 
-def account_id(connection: Connection, name: str) -> int | None:
-    """Id of an account, None when there is none of that name."""
-    return connection.scalar(select(accounts.c.id).where(accounts.c.name == name))
+def account_id(connection: Connection, name: str, *, lock: bool = False) -> int | None:
+    """Id of an account, None when there is none of that name or it was deleted; if asked held against new rules too."""
+    query = select(accounts.c.id).where(accounts.c.name == name, accounts.c.deleted_at.is_(None))
+    return connection.scalar(query.with_for_update() if lock else query)
 
 
 def account_row(connection: Connection, name: str) -> RowMapping | None:
-    """All columns of an account, None when there is none of that name."""
+    """All columns of an account, also of a deleted one; None when there never was one of that name."""
     return connection.execute(select(accounts).where(accounts.c.name == name)).mappings().one_or_none()
 
 
-def account_rows(kind: AccountType | None, identity: str | None) -> Select[Any]:
-    """Query for accounts, in the order of their names."""
+def account_rows(
+    equal: Mapping[str, Any], state: str, identity: str | None, attributes: Mapping[str, str]
+) -> Select[Any]:
+    """Query for accounts, in the order of their names.
+
+    Parameters
+    ----------
+    equal
+        Columns and their values.
+    state
+        ``ACTIVE``, ``SUSPENDED`` or ``DELETED``.
+    identity
+        Only those that it may act as.
+    attributes
+        Keys and values that an account has to have.
+    """
+    suspended, deleted = accounts.c.suspended_at, accounts.c.deleted_at
     query = select(accounts).order_by(accounts.c.name)
-    if kind is not None:
-        query = query.where(accounts.c.type == kind)
+    query = query.where(deleted.is_not(None) if state == "DELETED" else deleted.is_(None))
+    if state != "DELETED":
+        query = query.where(suspended.is_not(None) if state == "SUSPENDED" else suspended.is_(None))
+    for column, value in equal.items():
+        query = query.where(accounts.c[column] == value)
     if identity is not None:
         owners = select(identities.c.account_id).where(identities.c.identity == identity)
         query = query.where(accounts.c.id.in_(owners))
+    for key, value in attributes.items():
+        bearers = select(account_attributes.c.account_id).where(
+            account_attributes.c.key == key, account_attributes.c.value == value
+        )
+        query = query.where(accounts.c.id.in_(bearers))
     return query
 
 
@@ -64,78 +91,45 @@ def update_account(connection: Connection, name: str, values: dict[str, Any]) ->
     connection.execute(update(accounts).where(accounts.c.name == name).values(**values))
 
 
+def lock_active_admins(connection: Connection) -> frozenset[int]:
+    """Hold the administrators that can log in, so that two calls cannot take away the last two; give their ids."""
+    query = (
+        select(accounts.c.id)
+        .where(
+            accounts.c.role == Role.ADMIN, accounts.c.suspended_at.is_(None), accounts.c.deleted_at.is_(None)
+        )
+        .order_by(accounts.c.id)
+        .with_for_update(key_share=True)
+    )
+    return frozenset(connection.scalars(query))
+
+
+def has_rules(connection: Connection, account_id: int) -> bool:
+    """Whether an account has rules."""
+    return connection.scalar(select(exists().where(rules.c.account_id == account_id))) is True
+
+
+def delete_account(connection: Connection, account_id: int) -> None:
+    """Write that an account was deleted, and end its tokens."""
+    connection.execute(update(accounts).where(accounts.c.id == account_id).values(deleted_at=now()))
+    connection.execute(
+        update(tokens)
+        .where(tokens.c.account_id == account_id, tokens.c.revoked_at.is_(None))
+        .values(revoked_at=now())
+    )
+
+
+def end_sessions(connection: Connection, account_id: int) -> None:
+    """End the login sessions of an account."""
+    connection.execute(
+        delete(tokens).where(tokens.c.account_id == account_id, tokens.c.kind == TokenKind.SESSION)
+    )
+
+
 def set_suspended(connection: Connection, name: str, *, suspended: bool) -> None:
     """Suspend an account, or let it in again."""
     connection.execute(
         update(accounts).where(accounts.c.name == name).values(suspended_at=now() if suspended else None)
-    )
-
-
-def add_identity(
-    connection: Connection,
-    owner_id: int,
-    kind: IdentityType,
-    identity: str,
-    secret_hash: str | None,
-    *,
-    is_default: bool,
-) -> None:
-    """Insert an identity of an account."""
-    connection.execute(
-        insert(identities).values(
-            account_id=owner_id,
-            type=kind,
-            identity=identity,
-            secret_hash=secret_hash,
-            is_default=is_default,
-        )
-    )
-
-
-def identity_rows(owner_id: int) -> Select[Any]:
-    """Query for the identities of an account, without their secrets."""
-    return (
-        select(identities.c.type, identities.c.identity, identities.c.is_default, accounts.c.email)
-        .join(accounts, accounts.c.id == identities.c.account_id)
-        .where(identities.c.account_id == owner_id)
-        .order_by(identities.c.id)
-    )
-
-
-def secret_of(connection: Connection, identity: str, account: str | None) -> RowMapping | None:
-    """Password hash that an identity has to prove, with the account that it then acts as; None when there is none.
-
-    Parameters
-    ----------
-    account
-        The one that is asked for; None for the identity's default.
-    """
-    query = (
-        select(
-            accounts.c.id,
-            accounts.c.name,
-            identities.c.id.label("identity_id"),
-            identities.c.secret_hash,
-        )
-        .join(accounts, accounts.c.id == identities.c.account_id)
-        .where(
-            identities.c.type == IdentityType.USERPASS,
-            identities.c.identity == identity,
-            identities.c.secret_hash.is_not(None),
-            accounts.c.suspended_at.is_(None),
-        )
-        .order_by(identities.c.is_default.desc(), identities.c.id)
-        .limit(1)
-    )
-    if account is not None:
-        query = query.where(accounts.c.name == account)
-    return connection.execute(query).mappings().one_or_none()
-
-
-def set_secret_hash(connection: Connection, identity_id: int, secret_hash: str) -> None:
-    """Replace the hash of a password by a stronger one of the same password."""
-    connection.execute(
-        update(identities).where(identities.c.id == identity_id).values(secret_hash=secret_hash)
     )
 
 
@@ -165,7 +159,7 @@ def add_token(
 
 
 def token_holder(connection: Connection, token_hash: str) -> TokenHolder | None:
-    """Whom a token stands for; None if it is unknown, outlived, revoked, or its account is suspended."""
+    """Whom a token stands for; None if it is unknown, outlived, revoked, or its account is suspended or deleted."""
     query = (
         select(
             tokens.c.id,
@@ -182,6 +176,7 @@ def token_holder(connection: Connection, token_hash: str) -> TokenHolder | None:
                 tokens.c.revoked_at.is_(None),
                 tokens.c.expires_at > now(),
                 accounts.c.suspended_at.is_(None),
+                accounts.c.deleted_at.is_(None),
             )
         )
     )
@@ -221,6 +216,14 @@ def add_scope(connection: Connection, name: str, owner_id: int) -> None:
 def scope_exists(connection: Connection, name: str) -> bool:
     """Whether there is a scope of that name."""
     return connection.scalar(select(scopes.c.id).where(scopes.c.name == name)) is not None
+
+
+def set_scope_owner(connection: Connection, name: str, owner_id: int) -> bool:
+    """Give a scope to another account; False when there is no such scope."""
+    return (
+        connection.execute(update(scopes).where(scopes.c.name == name).values(account_id=owner_id)).rowcount
+        > 0
+    )
 
 
 def scope_rows(owner: str | None = None) -> Select[Any]:
