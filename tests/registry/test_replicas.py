@@ -20,7 +20,8 @@ from arriero.registry.schema.tables import (
     scopes,
 )
 from arriero.registry.services import replicas as service
-from arriero.registry.services.replica_lists import ReplicaQuery, list_dataset_replicas, list_replicas
+from arriero.registry.services.dataset_replicas import list_dataset_replicas
+from arriero.registry.services.replica_lists import ReplicaQuery, list_replicas
 from arriero.registry.services.replicas import NewReplica, StateChange
 from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.services.rules import add_rules
@@ -161,12 +162,12 @@ def test_what_was_announced_becomes_available_when_it_is_declared(site, state):
 
 
 @pytest.mark.parametrize("state", [ReplicaState.BAD, ReplicaState.BEING_DELETED])
-def test_a_bad_replica_is_not_declared_good(site, state):
+def test_a_bad_replica_is_not_declared_good_without_a_proof(site, state):
     site.files(RSE, ["a.fits"])
     with site.database.transaction() as connection:
         connection.execute(replicas.update().values(state=state))
     with pytest.raises(Conflict, match=state):
-        site.files(RSE, ["a.fits"])
+        site.files(RSE, ["a.fits"], adler32=None)
     assert state_of(site, "a.fits") == state
 
 
@@ -287,7 +288,7 @@ def test_states_are_changed_as_an_upload_does(site):
     with pytest.raises(NotFound):
         service.update_states(site.context, site.root, RSE, [StateChange("raw", "z", ReplicaState.AVAILABLE)])
     with pytest.raises(Unsupported):
-        service.update_states(site.context, site.root, RSE, [StateChange("raw", "a", ReplicaState.BAD)])
+        service.update_states(site.context, site.root, RSE, [StateChange("raw", "a", ReplicaState.COPYING)])
     assert site.snapshot_of(replicas) == before
 
 

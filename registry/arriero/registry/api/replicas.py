@@ -1,18 +1,31 @@
-"""Replicas in Rucio's REST protocol."""
+"""Replicas in Rucio's REST protocol: registering, changing, removing and listing them.
 
-from typing import Any
+Routes that end in a word come before those that end in a name, which may hold slashes.
+"""
 
-from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from arriero.registry.api.streams import json_stream
+from arriero.registry.api.documents import sends
+from arriero.registry.api.metalink import METALINK_TYPE, accepts_metalink, metalink
+from arriero.registry.api.streams import byte_stream, json_stream
 from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, PathText, parse
-from arriero.registry.errors import InvalidInput, Unsupported
-from arriero.registry.services import replica_lists, replicas
+from arriero.registry.errors import InvalidInput
+from arriero.registry.services import replica_lists, replica_removal, replicas
+from arriero.registry.services.bad_replicas import Named
+from arriero.registry.services.context import Context
+from arriero.registry.services.replica_lists import Client, ReplicaQuery
+from arriero.registry.services.replica_order import Place
 from arriero.registry.states import REPLICA_LETTERS, ReplicaState
 
 router = APIRouter(prefix="/replicas", tags=["replicas"])
+lists = APIRouter(prefix="/replicas", tags=["replicas"])
+"""What would take the paths of other routes if it came before them."""
 
 _LETTERS = {letter: state for state, letter in REPLICA_LETTERS.items()}
 
@@ -57,6 +70,32 @@ class StatesBody(_Body):
     files: list[StateBody]
 
 
+class ReplicaKey(_Body):
+    """A file whose replica is meant."""
+
+    scope: str = Field(max_length=40)
+    name: str = Field(max_length=1000)
+
+
+class RemovalBody(_Body):
+    """Replicas to take away at an RSE."""
+
+    rse: str
+    files: list[ReplicaKey]
+
+
+class ReplicaAtRse(ReplicaKey):
+    """A replica."""
+
+    rse: str = Field(max_length=255)
+
+
+class TombstonesBody(_Body):
+    """Replicas that may be deleted."""
+
+    replicas: list[ReplicaAtRse]
+
+
 class ListDid(_Body):
     """A DID whose replicas are asked for."""
 
@@ -64,16 +103,48 @@ class ListDid(_Body):
     name: str
 
 
+class LocationBody(_Body):
+    """Where the client says that it is."""
+
+    site: str | None = Field(default=None, max_length=255)
+    latitude: float | None = None
+    longitude: float | None = None
+
+
 class ListBody(_Body):
-    """Which replicas, and how to reach them; where the client stands and how it wants them sorted is read over."""
+    """Which replicas, and how to reach them.
+
+    What asks for signed URLs (``signature_lifetime``, ``sign_urls``) and for archives (``resolve_archives``) is read
+    over: the URLs of these protocols are not signed, and no file is part of an archive.
+    """
 
     dids: list[ListDid]
-    schemes: list[str] | None = None
+    schemes: list[str] | str | None = None
     all_states: bool = False
     rse_expression: str | None = Field(default=None, max_length=1024)
     domain: str | None = None
-    updated_after: Any = None
+    client_location: LocationBody | None = None
+    sort: str | None = None
     nrandom: int | None = None
+    updated_after: datetime | None = None
+    """Of UTC where it has no zone; also seconds since 1970."""
+    unavailable: bool | None = None
+    ignore_availability: bool | None = None
+    resolve_parents: bool = False
+
+
+class ListOptions(_Body):
+    """What Rucio takes in the query of a list."""
+
+    limit: int | None = None
+    select: str | None = Field(default=None, max_length=40)
+    sort: str | None = Field(default=None, max_length=40)
+
+
+class ListOfOneOptions(ListOptions):
+    """What Rucio takes in the query of the list of one DID."""
+
+    schemes: str | None = Field(default=None, max_length=200)
 
 
 _FILES = TypeAdapter(ReplicasBody)
@@ -86,7 +157,7 @@ def _state(text: str) -> ReplicaState:
         raise InvalidInput(f"{text[:40]!a} is not a state of a replica") from error
 
 
-@router.post("", summary="Register files at an RSE")
+@router.post("", summary="Register files at an RSE", status_code=201, openapi_extra=sends(_FILES))
 def add_replicas(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     sent = parse(_FILES, body)
     files = [
@@ -106,7 +177,7 @@ def add_replicas(context: ContextDep, actor: ActorDep, body: BodyDep) -> Respons
     return Response(status_code=201)
 
 
-@router.put("", summary="Change the states of replicas")
+@router.put("", summary="Change the states of replicas", openapi_extra=sends(StatesBody))
 def update_states(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     sent = parse(StatesBody, body)
     changes = [
@@ -117,27 +188,92 @@ def update_states(context: ContextDep, actor: ActorDep, body: BodyDep) -> Respon
     return Response()
 
 
-@router.post("/list", summary="Replicas of files and of what collections hold, with their PFNs")
-def list_replicas(context: ContextDep, actor: ActorDep, request: Request, body: BodyDep) -> Response:
+@router.delete("", summary="Take replicas out of the catalogue", openapi_extra=sends(RemovalBody))
+def delete_replicas(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
+    sent = parse(RemovalBody, body)
+    replica_removal.delete_replicas(
+        context, actor, sent.rse, [(file.scope, file.name) for file in sent.files]
+    )
+    return Response()
+
+
+@router.post(
+    "/tombstone",
+    summary="Have deletion take replicas that no rule holds",
+    status_code=201,
+    openapi_extra=sends(TombstonesBody),
+)
+def set_tombstones(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
+    sent = parse(TombstonesBody, body)
+    named = [Named(one.scope, one.name, one.rse) for one in sent.replicas]
+    replica_removal.set_tombstones(context, actor, named)
+    return Response(status_code=201)
+
+
+@router.post(
+    "/list",
+    summary="Replicas of files and of what collections hold, with their PFNs; as JSON lines or Metalink",
+    openapi_extra=sends(ListBody),
+)
+def list_replicas(
+    request: Request,
+    context: ContextDep,
+    actor: ActorDep,
+    body: BodyDep,
+    options: Annotated[ListOptions, Query()],
+) -> StreamingResponse:
     del actor
-    if "metalink" in request.headers.get("accept", ""):
-        raise Unsupported("metalinks are not in Arriero yet: ask for JSON")
     sent = parse(ListBody, body)
-    if sent.updated_after is not None or sent.nrandom is not None:
-        raise Unsupported("updated_after and nrandom are not in Arriero yet")
-    query = replica_lists.ReplicaQuery(
+    located = sent.client_location or LocationBody()
+    after = sent.updated_after
+    ignore = sent.ignore_availability
+    query = ReplicaQuery(
         dids=[(did.scope, did.name) for did in sent.dids],
-        schemes=frozenset(sent.schemes) if sent.schemes else None,
+        schemes=_schemes(sent.schemes),
         all_states=sent.all_states,
         rse_expression=sent.rse_expression,
-        domain=(sent.domain or "wan").lower(),
+        domain=sent.domain.lower() if sent.domain else None,
+        client=Client(located.site, Place.of(located.model_dump())),
+        sort=options.sort or options.select or sent.sort,
+        limit=options.limit,
+        nrandom=sent.nrandom,
+        updated_after=after.replace(tzinfo=UTC) if after is not None and after.tzinfo is None else after,
+        ignore_availability=sent.unavailable is not None if ignore is None else ignore,
+        resolve_parents=sent.resolve_parents,
     )
-    return json_stream(replica_lists.list_replicas(context, query))
+    return _answer(request, context, query)
 
 
-@router.get("/{scope}/{name:path}/datasets", summary="How much of a dataset lies where")
-def list_dataset_replicas(
-    context: ContextDep, actor: ActorDep, scope: PathText, name: PathText, deep: bool = False
-) -> Response:
-    del actor, deep
-    return json_stream(replica_lists.list_dataset_replicas(context, scope, name))
+def _key(scope: PathText, name: PathText) -> tuple[str, str]:
+    return scope, name
+
+
+@lists.get("/{scope}/{name:path}", summary="Replicas of one DID; as JSON lines or Metalink")
+def list_replicas_of(
+    request: Request,
+    context: ContextDep,
+    actor: ActorDep,
+    key: Annotated[tuple[str, str], Depends(_key)],
+    options: Annotated[ListOfOneOptions, Query()],
+) -> StreamingResponse:
+    del actor
+    query = ReplicaQuery(
+        [key],
+        _schemes(options.schemes),
+        domain=None,
+        sort=options.sort or options.select,
+        limit=options.limit,
+    )
+    return _answer(request, context, query)
+
+
+def _schemes(sent: Sequence[str] | str | None) -> frozenset[str] | None:
+    words = sent.split(",") if isinstance(sent, str) else sent or []
+    return frozenset(word.strip() for word in words if word.strip()) or None
+
+
+def _answer(request: Request, context: Context, query: ReplicaQuery) -> StreamingResponse:
+    files = replica_lists.list_replicas(context, query)
+    if accepts_metalink(request.headers.get("accept", "")):
+        return byte_stream(metalink(files), METALINK_TYPE)
+    return json_stream(files, paged=True)

@@ -1,4 +1,8 @@
-"""Lists as NDJSON: one object a line, sent while the database still reads, whatever the length."""
+"""Lists as NDJSON: one object a line, sent while the database still reads, whatever the length.
+
+A reader that stops must not keep a connection of the database (docs/adr/0014-slow-readers.md): a list that is read in
+pages holds none between two of them, and of another the rest is put aside when its reader stalls.
+"""
 
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -7,11 +11,13 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from anyio import CancelScope
+from anyio import CancelScope, create_task_group, sleep
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
+
+from arriero.registry.api.stalls import SPOOL, STALL_S, Lines
 
 STREAM_TYPE = "application/x-json-stream"
 """The official client compares the whole header: no charset may follow."""
@@ -54,12 +60,41 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     )
 
 
-class _ClosingStream(StreamingResponse):
-    """Ends the generator when the reader goes away: it holds a connection of the database."""
+class _ListResponse(StreamingResponse):
+    """Sends pieces of a list as the reader takes them, and gives up what they are read from when it goes away.
 
-    def __init__(self, lines: Generator[bytes, None, None], media_type: str) -> None:
-        super().__init__(lines, media_type=media_type)
+    Parameters
+    ----------
+    lines
+        Pieces; none of them is empty.
+    paged
+        They hold no connection of the database between two of them: a reader may stall as long as it likes.
+    """
+
+    def __init__(self, lines: Lines, media_type: str, *, paged: bool) -> None:
+        super().__init__(iter(()), media_type=media_type)
         self._lines = lines
+        self._paged = paged
+
+    @override
+    async def stream_response(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        while chunk := await run_in_threadpool(lambda: next(self._lines, b"")):  # type: ignore[call-overload]
+            message = {"type": "http.response.body", "body": chunk, "more_body": True}
+            if self._paged:
+                await send(message)
+                continue
+            async with create_task_group() as watched:
+                watched.start_soon(self._keep_for_the_slow)
+                await send(message)
+                watched.cancel_scope.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _keep_for_the_slow(self) -> None:
+        await sleep(STALL_S)
+        # nothing interrupts a thread: what is sent next is either the list or the file, whole
+        self._lines = await run_in_threadpool(SPOOL.keep, self._lines)
+        self._paged = True
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,10 +102,10 @@ class _ClosingStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             with CancelScope(shield=True):
-                await run_in_threadpool(self._lines.close)
+                await run_in_threadpool(lambda: self._lines.close())
 
 
-def json_stream(rows: Iterable[Any]) -> StreamingResponse:
+def json_stream(rows: Iterable[Any], *, paged: bool = False) -> StreamingResponse:
     """Answer with a line for each row.
 
     Parameters
@@ -78,10 +113,32 @@ def json_stream(rows: Iterable[Any]) -> StreamingResponse:
     rows
         Usually a generator of a service. Its first row is taken here, so that what it raises at its start becomes a
         proper error; what it raises later breaks the answer off, so that nobody takes a part for the whole.
+    paged
+        They are read in pages, so that no connection is held while the reader takes its time.
     """
     iterator = iter(rows)
     first = list(itertools.islice(iterator, 1))
-    return _ClosingStream(_lines(first, iterator), STREAM_TYPE)
+    return _ListResponse(_lines(first, iterator), STREAM_TYPE, paged=paged)
+
+
+def byte_stream(chunks: Generator[bytes, None, None], media_type: str) -> StreamingResponse:
+    """Answer with pieces of bytes, none of them empty, that are made from a list that is read in pages.
+
+    Parameters
+    ----------
+    chunks
+        The first one is taken here, as `json_stream` does with a row.
+    """
+    first = list(itertools.islice(chunks, 1))
+    return _ListResponse(_chunks(first, chunks), media_type, paged=True)
+
+
+def _chunks(first: list[bytes], rest: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+    try:
+        yield from first
+        yield from rest
+    finally:
+        rest.close()
 
 
 def _lines(first: list[Any], rest: Iterator[Any]) -> Generator[bytes, None, None]:

@@ -15,6 +15,8 @@ from arriero.rse.types import Endpoint
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "dav": 80, "davs": 443}
 
+MAX_PFN_CHARACTERS = 4000
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -73,6 +75,33 @@ def endpoint_of(rse: str, protocol: RowMapping) -> Endpoint:
     return Endpoint(rse, protocol["scheme"], protocol["hostname"], protocol["port"], protocol["prefix"])
 
 
+@dataclass(frozen=True, slots=True)
+class UrlParts:
+    """A PFN taken apart."""
+
+    scheme: str
+    hostname: str
+    port: int | None
+    paths: tuple[str, ...]
+    """Unquoted; ``//`` after the host, as XRootD's clients write it, is also read as one slash."""
+
+
+def url_parts(pfn: str) -> UrlParts | None:
+    """Take a PFN apart; None when it is no URL of a file."""
+    if len(pfn) > MAX_PFN_CHARACTERS or not pfn.isprintable():
+        return None
+    try:
+        parts = urlsplit(pfn)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.query or parts.fragment or parts.username is not None:
+        return None
+    path = unquote(parts.path)
+    paths = (path, path[1:]) if path.startswith("//") else (path,)
+    return UrlParts(parts.scheme, parts.hostname or "", port, paths)
+
+
 def path_from_pfn(rse: str, protocols: Sequence[RowMapping], pfn: str) -> str:
     """Path below the prefix of an RSE that a PFN points at, unquoted.
 
@@ -81,27 +110,22 @@ def path_from_pfn(rse: str, protocols: Sequence[RowMapping], pfn: str) -> str:
     InvalidInput
         It points at no protocol of that RSE, or its path is not a safe one.
     """
-    if len(pfn) > 4000 or not pfn.isprintable():
-        raise InvalidInput("a PFN is one line of at most 4000 characters", rucio_class="InvalidPath")
-    try:
-        parts = urlsplit(pfn)
-        port = parts.port
-    except ValueError as error:
-        raise InvalidInput("the PFN is not a URL", rucio_class="InvalidPath") from error
-    if parts.query or parts.fragment or parts.username is not None:
-        raise InvalidInput("a PFN has no user, query or fragment", rucio_class="InvalidPath")
-    path = unquote(parts.path)
+    parts = url_parts(pfn)
+    if parts is None:
+        raise InvalidInput(
+            f"a PFN is a URL of at most {MAX_PFN_CHARACTERS} characters without user, query or fragment",
+            rucio_class="InvalidPath",
+        )
     for protocol in protocols:
         endpoint = endpoint_of(rse, protocol)
         default = DEFAULT_PORTS.get(endpoint.scheme, 0)
         here = (
             parts.scheme == endpoint.scheme
-            and (parts.hostname or "") == endpoint.hostname.lower()
-            and (port or default) == (endpoint.port or default)
+            and parts.hostname == endpoint.hostname.lower()
+            and (parts.port or default) == (endpoint.port or default)
         )
         folder = f"{endpoint.root}/"
-        # `//` after the host, as XRootD's clients write it, is one slash
-        for candidate in (path, path[1:] if path.startswith("//") else path):
+        for candidate in parts.paths:
             if here and candidate.startswith(folder):
                 try:
                     return safe_path(candidate[len(folder) :])

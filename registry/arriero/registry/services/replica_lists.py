@@ -1,8 +1,15 @@
-"""Where files are: replicas with their PFNs, streamed in the order of the files."""
+"""Where files are: replicas with their PFNs, in the order of the files, a page at a time.
+
+What the list covers is resolved at its start. Each page is read in a transaction of its own, and no connection is held
+between two of them, however long the reader takes: each file comes once, with replicas that were all there at one
+moment; what changes while the list is read may show in a later page (docs/adr/0014-slow-readers.md).
+"""
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
@@ -10,17 +17,25 @@ from sqlalchemy import Connection, RowMapping
 
 from arriero.registry.errors import InvalidInput
 from arriero.registry.services.context import Context
-from arriero.registry.services.lookups import require_did, require_dids
+from arriero.registry.services.lookups import require_dids
 from arriero.registry.services.pfns import Access, ways_to_read
-from arriero.registry.states import DidType, ReplicaState
-from arriero.registry.store import contents as tree
-from arriero.registry.store import dids as did_store
-from arriero.registry.store import replicas as store
-from arriero.registry.store.rses import Rse, load_rses, protocols_of
-from arriero.registry.store.streaming import streamed
+from arriero.registry.services.replica_order import GEOIP, Order, Place
+from arriero.registry.store import replica_pages as store
+from arriero.registry.store.rses import Rse, load_rses, protocols_of, rse_rows
 from arriero.rse.expression import parse
 
 DOMAINS = frozenset({"wan", "lan", "all"})
+
+SITE_ATTRIBUTE = "site"
+"""An RSE of the client's own site is reached over its local network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where the caller says that it is."""
+
+    site: str | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +46,33 @@ class ReplicaQuery:
     schemes: frozenset[str] | None = None
     all_states: bool = False
     rse_expression: str | None = None
-    domain: str = "wan"
+    domain: str | None = "wan"
+    """None: local at the RSEs of the client's own site, wide-area elsewhere."""
+    client: Client = Client()
+    sort: str | None = None
+    limit: int | None = None
+    """Most PFNs of one file."""
+    nrandom: int | None = None
+    """Only so many files, chosen at random among those with a replica to show."""
+    updated_after: datetime | None = None
+    ignore_availability: bool = True
+    """Also at RSEs that are blocked for reading."""
+    resolve_parents: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    access: Access
+    entry: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """How replicas are shown: by RSE, its name and the ways to it; their order; how many."""
+
+    rses: Mapping[int, tuple[str, list[_Way]]]
+    order: Order
+    limit: int | None
 
 
 def list_replicas(context: Context, query: ReplicaQuery) -> Iterator[dict[str, Any]]:
@@ -40,7 +81,7 @@ def list_replicas(context: Context, query: ReplicaQuery) -> Iterator[dict[str, A
     Yields
     ------
     dict
-        One for each file, also for those without a replica: ``states`` and ``rses`` by RSE, ``pfns``.
+        One for each file, also for those without a replica: ``states`` and ``rses`` by RSE, ``pfns`` the best first.
 
     Raises
     ------
@@ -49,61 +90,102 @@ def list_replicas(context: Context, query: ReplicaQuery) -> Iterator[dict[str, A
     InvalidExpression
         The RSE expression cannot be read, or nothing satisfies it.
     """
-    if len(query.dids) > context.settings.max_bulk_items:
-        raise InvalidInput(f"at most {context.settings.max_bulk_items} DIDs in one call")
-    if query.domain not in DOMAINS:
-        raise InvalidInput("domain is wan, lan or all")
+    _check(context, query)
     with context.database.snapshot() as connection:
-        shown = _shown(connection, query)
-        for chunk in did_store.in_chunks(query.dids, did_store.KEYS_A_STATEMENT):
-            found = require_dids(connection, chunk)
-            selected = store.replicas_below([row["id"] for row in found.values()])
-            with streamed(connection, selected) as rows:
-                for _, group in itertools.groupby(rows, key=itemgetter("id")):
-                    yield _answer(list(group), shown, all_states=query.all_states)
+        shown, rse_ids = _shown(connection, query)
+        narrowing = store.Narrowing(rse_ids, query.all_states, query.updated_after)
+        found = require_dids(connection, query.dids)
+        covered = store.covered(connection, [row["id"] for row in found.values()])
+        if query.nrandom is not None:
+            covered = store.some_files(connection, covered, narrowing, query.nrandom)
+        pages = store.pages(connection, covered)
+    for page in pages:
+        parents: dict[int, list[str]] = defaultdict(list)
+        with context.database.snapshot() as connection:
+            rows = store.replicas_of_page(connection, covered, page, narrowing)
+            if query.resolve_parents:
+                for file_id, parent in store.parents_of_page(connection, covered, page):
+                    parents[file_id].append(parent)
+        for file_id, group in itertools.groupby(rows, key=itemgetter("id")):
+            yield _answer(list(group), shown, parents.get(file_id, []))
 
 
-def _shown(connection: Connection, query: ReplicaQuery) -> dict[int, tuple[Rse, list[Access]]]:
+def _check(context: Context, query: ReplicaQuery) -> None:
+    most = context.settings.max_bulk_items
+    if len(query.dids) > most:
+        raise InvalidInput(f"at most {most} DIDs in one call")
+    if query.domain is not None and query.domain not in DOMAINS:
+        raise InvalidInput("domain is wan, lan or all")
+    if query.nrandom is not None and not 1 <= query.nrandom <= most:
+        raise InvalidInput(f"nrandom is a number from 1 to {most}")
+    if query.limit is not None and query.limit < 1:
+        raise InvalidInput("limit is a number from 1")
+
+
+def _shown(connection: Connection, query: ReplicaQuery) -> tuple[_Shown, set[int] | None]:
+    """How replicas are shown, and the RSEs that are looked at (None: all)."""
     known = load_rses(connection)
     chosen = set(known)
     if query.rse_expression:
         chosen &= parse(query.rse_expression).evaluate(rse.as_info() for rse in known.values())
+    if not query.ignore_availability:
+        chosen = {name for name in chosen if known[name].readable}
+    places = {}
+    if query.sort == GEOIP and query.client.place is not None:
+        found = {row["id"]: Place.of(row["details"]) for row in rse_rows(connection)}
+        places = {rse_id: place for rse_id, place in found.items() if place is not None}
     protocols = protocols_of(connection, [known[name].id for name in chosen])
+    ways = {}
+    for rse in (known[name] for name in sorted(chosen)):
+        found_ways = _ways(rse, protocols[rse.id], query)
+        ways[rse.id] = (rse.name, [_Way(access, _entry(access)) for access in found_ways])
+    order = Order(query.sort, query.client.place, places)
+    everywhere = len(chosen) == len(known)
+    return _Shown(ways, order, query.limit), None if everywhere else set(ways)
+
+
+def _ways(rse: Rse, protocols: Sequence[RowMapping], query: ReplicaQuery) -> list[Access]:
+    if query.domain is not None:
+        return ways_to_read(rse, protocols, schemes=query.schemes, domain=query.domain)
+    own = query.client.site is not None and rse.attributes.get(SITE_ATTRIBUTE) == query.client.site
+    local = ways_to_read(rse, protocols, schemes=query.schemes, domain="lan") if own else []
+    return local or ways_to_read(rse, protocols, schemes=query.schemes, domain="wan")
+
+
+def _entry(access: Access) -> dict[str, Any]:
     return {
-        rse.id: (rse, ways_to_read(rse, protocols[rse.id], schemes=query.schemes, domain=query.domain))
-        for rse in (known[name] for name in sorted(chosen))
+        "rse_id": str(access.rse.id),
+        "rse": access.rse.name,
+        "type": access.rse.type,
+        "volatile": access.rse.volatile,
+        "domain": access.domain,
+        "client_extract": False,
     }
 
 
-def _answer(
-    rows: Sequence[RowMapping], shown: Mapping[int, tuple[Rse, list[Access]]], *, all_states: bool
-) -> dict[str, Any]:
+def _answer(rows: Sequence[RowMapping], shown: _Shown, parents: list[str]) -> dict[str, Any]:
     first = rows[0]
     scope, name = first["scope"], first["name"]
     states: dict[str, str] = {}
     rses: dict[str, list[str]] = {}
-    pfns: dict[str, dict[str, Any]] = {}
+    found: list[tuple[Any, str, Mapping[str, Any]]] = []
     for row in rows:
-        if row["rse_id"] not in shown or not (all_states or row["state"] is ReplicaState.AVAILABLE):
+        if row["rse_id"] not in shown.rses:
             continue
-        rse, ways = shown[row["rse_id"]]
-        states[rse.name] = row["state"]
-        rses[rse.name] = []
+        rse, ways = shown.rses[row["rse_id"]]
+        states[rse] = row["state"]
+        rses[rse] = []
         for way in ways:
-            pfn = way.pfn(scope, name, row["path"])
-            rses[rse.name].append(pfn)
-            pfns[pfn] = {
-                "rse_id": str(rse.id),
-                "rse": rse.name,
-                "type": rse.type,
-                "volatile": rse.volatile,
-                "domain": way.domain,
-                "priority": way.priority,
-                "client_extract": False,
-            }
+            pfn = way.access.pfn(scope, name, row["path"])
+            rses[rse].append(pfn)
+            key = shown.order.key(way.access.domain, row["rse_id"], way.access.priority, pfn)
+            found.append((key, pfn, way.entry))
+    found.sort(key=itemgetter(0))
     # Rucio's clients expect places in a row, from 1, not the priorities of protocols
-    for place, pfn in enumerate(sorted(pfns, key=lambda one: (pfns[one]["priority"], one)), 1):
-        pfns[pfn]["priority"] = place
+    pfns = {
+        pfn: {**entry, "priority": place}
+        for place, (_, pfn, entry) in enumerate(itertools.islice(found, shown.limit), 1)
+    }
     return {
         "scope": scope,
         "name": name,
@@ -114,36 +196,5 @@ def _answer(
         "states": states,
         "rses": rses,
         "pfns": pfns,
-        "parents": [],
+        "parents": parents,
     }
-
-
-def list_dataset_replicas(context: Context, scope: str, name: str) -> Iterator[dict[str, Any]]:
-    """How much of a collection lies at each RSE.
-
-    Raises
-    ------
-    NotFound
-        The DID is not there.
-    """
-    with context.database.snapshot() as connection:
-        row = require_did(connection, scope, name)
-        if row["type"] is DidType.FILE:
-            raise InvalidInput(f"{scope}:{name} is a file", rucio_class="UnsupportedOperation")
-        length, size = tree.totals_below(connection, row["id"])
-        for one in connection.execute(store.dataset_replicas(row["id"])).mappings():
-            complete = one["available_length"] == length
-            yield {
-                "scope": scope,
-                "name": name,
-                "rse": one["rse"],
-                "rse_id": str(one["rse_id"]),
-                "bytes": size,
-                "length": length,
-                "available_bytes": int(one["available_bytes"]),
-                "available_length": one["available_length"],
-                "state": ReplicaState.AVAILABLE if complete else ReplicaState.UNAVAILABLE,
-                "created_at": one["created_at"],
-                "updated_at": one["updated_at"],
-                "accessed_at": None,
-            }

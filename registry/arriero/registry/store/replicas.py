@@ -1,7 +1,6 @@
 """Registering replicas by sets, and reading them back in the order of the files."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import (
     Connection,
@@ -20,9 +19,8 @@ from sqlalchemy import (
 
 from arriero.registry.dialect import Load, bulk_insert_new, insert_into, reserve_ids
 from arriero.registry.schema.base import now
-from arriero.registry.schema.tables import butler_rses, did_meta, dids, locks, replicas, rses, rules, scopes
+from arriero.registry.schema.tables import butler_rses, did_meta, dids, locks, replicas, rules, scopes
 from arriero.registry.states import DidType, LockState, ReplicaState, RuleState
-from arriero.registry.store import contents
 from arriero.registry.store.json import json_of
 from arriero.registry.store.staging import stage, staged_files
 
@@ -362,9 +360,7 @@ def staged_states(connection: Connection, rse_id: int) -> Sequence[RowMapping]:
         replicas.c.state == wanted,
         and_(wanted == ReplicaState.AVAILABLE.value, replicas.c.state.in_((*_REVIVED, ReplicaState.BAD))),
         and_(wanted == ReplicaState.UNAVAILABLE.value, replicas.c.state == ReplicaState.COPYING),
-        and_(
-            wanted == ReplicaState.TEMPORARY_UNAVAILABLE.value, replicas.c.state == ReplicaState.AVAILABLE
-        ),
+        and_(wanted == ReplicaState.TEMPORARY_UNAVAILABLE.value, replicas.c.state == ReplicaState.AVAILABLE),
     )
     query = (
         select(scopes.c.name.label("scope"), staged_files.c.name, replicas.c.state, wanted.label("wanted"))
@@ -378,53 +374,3 @@ def staged_states(connection: Connection, rse_id: int) -> Sequence[RowMapping]:
         .limit(1)
     )
     return connection.execute(query).mappings().all()
-
-
-def replicas_below(did_ids: Sequence[int]) -> Select[Any]:
-    """Query for files and their replicas, a row each, in the order of the files; a file without has one row too.
-
-    All replicas: choosing among states and RSEs is the reader's, see `contents.file_ids_below`.
-
-    Parameters
-    ----------
-    did_ids
-        Files and collections, resolved at any depth.
-    """
-    below = contents.file_ids_below(did_ids)
-    return (
-        select(
-            dids.c.id,
-            scopes.c.name.label("scope"),
-            dids.c.name,
-            dids.c.bytes,
-            dids.c.adler32,
-            dids.c.md5,
-            replicas.c.rse_id,
-            replicas.c.state,
-            replicas.c.path,
-        )
-        .join(below, below.c.id == dids.c.id)
-        .join(scopes, scopes.c.id == dids.c.scope_id)
-        .outerjoin(replicas, replicas.c.file_id == dids.c.id)
-        .order_by(dids.c.id)
-    )
-
-
-def dataset_replicas(did_id: int) -> Select[Any]:
-    """Query for how much of a dataset lies at each RSE: files and bytes, all and AVAILABLE."""
-    available = replicas.c.state == ReplicaState.AVAILABLE
-    below = contents.file_ids_below([did_id])
-    return (
-        select(
-            rses.c.id.label("rse_id"),
-            rses.c.name.label("rse"),
-            func.count().filter(available).label("available_length"),
-            func.coalesce(func.sum(replicas.c.bytes).filter(available), 0).label("available_bytes"),
-            func.min(replicas.c.created_at).label("created_at"),
-            func.max(replicas.c.updated_at).label("updated_at"),
-        )
-        .join(rses, rses.c.id == replicas.c.rse_id)
-        .join(below, below.c.id == replicas.c.file_id)
-        .group_by(rses.c.id, rses.c.name)
-        .order_by(rses.c.name)
-    )
