@@ -11,6 +11,7 @@ SETTINGS = (
     "settings are files and environment, not rows of the catalogue: change them where the service runs "
     "(`arriero config show --origin`) and restart it"
 )
+IMPORT_ACCOUNTS = "an import brings RSEs and distances: add accounts and identities by their own calls"
 META_CONVENTIONS = "conventions for metadata are not kept: any key may be set on a DID, with any JSON value"
 OPEN_DATA = "open data (DOIs, public pages) is not kept: publish from a portal, with the DID's list of files"
 DIRAC = "the call for DIRAC's file catalogue is not served: add replicas, then attach them to their dataset"

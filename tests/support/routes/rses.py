@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from support.routes.callers import KNOWN, ROOT, Routes
+from support.routes.callers import AGENT, KNOWN, ROOT, Routes
 
 ROUTES: Routes = {
     ("GET", "/rses"): (KNOWN, "/rses", None),
     ("GET", "/rses/{rse}"): (KNOWN, "/rses/MINE", None),
     ("POST", "/rses/{rse}"): (ROOT, "/rses/NEW", {}),
     ("PUT", "/rses/{rse}"): (ROOT, "/rses/MINE", {"availability_delete": False}),
+    ("DELETE", "/rses/{rse}"): (ROOT, "/rses/NEW", None),
     ("GET", "/rses/{rse}/attr"): (KNOWN, "/rses/MINE/attr", None),
     ("POST", "/rses/{rse}/attr/{key}"): (ROOT, "/rses/MINE/attr/k", {"value": "v"}),
     ("DELETE", "/rses/{rse}/attr/{key}"): (ROOT, "/rses/MINE/attr/k", None),
@@ -19,6 +20,9 @@ ROUTES: Routes = {
         {"hostname": "x.example.org", "prefix": "/p"},
     ),
     ("GET", "/rses/{rse}/protocols/{scheme}"): (KNOWN, "/rses/MINE/protocols/file", None),
+    ("PUT", "/rses/{rse}/protocols/{scheme}"): (ROOT, "/rses/MINE/protocols/file", {"prefix": "/tmp/mine"}),
+    ("PUT", "/rses/{rse}/protocols/{scheme}/{hostname}"): (ROOT, "/rses/MINE/protocols/file/h", {}),
+    ("PUT", "/rses/{rse}/protocols/{scheme}/{hostname}/{port}"): (ROOT, "/rses/MINE/protocols/file/h/1", {}),
     ("DELETE", "/rses/{rse}/protocols/{scheme}"): (ROOT, "/rses/MINE/protocols/davs", None),
     ("DELETE", "/rses/{rse}/protocols/{scheme}/{hostname}"): (ROOT, "/rses/MINE/protocols/davs/h", None),
     ("DELETE", "/rses/{rse}/protocols/{scheme}/{hostname}/{port}"): (
@@ -31,8 +35,22 @@ ROUTES: Routes = {
     ("PUT", "/rses/{source}/distances/{destination}"): (ROOT, "/rses/MINE/distances/YOURS", {"distance": 2}),
     ("DELETE", "/rses/{source}/distances/{destination}"): (ROOT, "/rses/MINE/distances/YOURS", None),
     ("GET", "/rses/{rse}/usage"): (KNOWN, "/rses/MINE/usage", None),
-    ("PUT", "/rses/{rse}/usage"): (ROOT, "/rses/MINE/usage", {"source": "storage", "used": 1, "free": 1}),
+    ("GET", "/rses/{rse}/usage/history"): (KNOWN, "/rses/MINE/usage/history", None),
+    ("PUT", "/rses/{rse}/usage"): (AGENT, "/rses/MINE/usage", {"source": "storage", "used": 1, "free": 1}),
     ("GET", "/rses/{rse}/limits"): (KNOWN, "/rses/MINE/limits", None),
     ("PUT", "/rses/{rse}/limits"): (ROOT, "/rses/MINE/limits", {"name": "MinFreeSpace", "value": 1}),
     ("DELETE", "/rses/{rse}/limits"): (ROOT, "/rses/MINE/limits", {"name": "MinFreeSpace"}),
+    ("GET", "/rses/{rse}/lfns2pfns"): (
+        KNOWN,
+        "/rses/MINE/lfns2pfns?lfn=hers:f&operation=read",
+        None,
+    ),
+    ("GET", "/rses/{rse}/qos_policy"): (KNOWN, "/rses/MINE/qos_policy", None),
+    ("POST", "/rses/{rse}/qos_policy/{policy}"): (ROOT, "/rses/MINE/qos_policy/GOLD", None),
+    ("DELETE", "/rses/{rse}/qos_policy/{policy}"): (ROOT, "/rses/MINE/qos_policy/GOLD", None),
+    ("GET", "/export"): (KNOWN, "/export", None),
+    ("POST", "/import"): (ROOT, "/import", {"rses": {"MINE": {}}}),
+    ("GET", "/config"): (KNOWN, "/config", None),
+    ("GET", "/config/{section}"): (KNOWN, "/config/limits", None),
+    ("GET", "/config/{section}/{option}"): (KNOWN, "/config/limits/max_bulk_items", None),
 }

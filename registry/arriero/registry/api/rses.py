@@ -1,50 +1,47 @@
-"""RSEs, in Rucio's REST protocol."""
+"""RSEs, their attributes and protocols, in Rucio's REST protocol."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
+from arriero.registry.api.documents import sends
 from arriero.registry.api.streams import json_response, json_stream
 from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, PathText, parse
-from arriero.registry.services import rse_protocols, rse_usage, rses
+from arriero.registry.services import rse_attributes, rse_pfns, rse_protocols, rses
+from arriero.registry.services.rse_settings import RseSettings
 
 router = APIRouter(prefix="/rses", tags=["rses"])
 
 Options = dict[str, Any]
 
-MAX_BYTES = 2**62
+Operation = Annotated[str | None, Query(max_length=32)]
+Domain = Annotated[str, Query(max_length=8)]
 
 
-class Distance(BaseModel):
-    """Body of a distance; Rucio's older ``ranking`` is read as the distance where that is missing."""
+class RseAttribute(BaseModel):
+    """Body of an attribute."""
 
     model_config = ConfigDict(extra="ignore")
 
-    distance: int | None = None
-    ranking: int | None = None
-    bidirectional: bool = False
+    value: str | bool | int | float | None = None
 
 
-class Usage(BaseModel):
-    """Body of a measurement, bytes."""
+class ProtocolChanges(BaseModel):
+    """Body of a change of protocols: of ``domains`` only what is named changes."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    source: str = Field(min_length=1, max_length=64)
-    used: int | None = Field(default=None, ge=0, le=MAX_BYTES)
-    free: int | None = Field(default=None, ge=0, le=MAX_BYTES)
-    files: int | None = Field(default=None, ge=0, le=MAX_BYTES)
+    prefix: str | None = None
+    impl: str | None = None
+    domains: dict[str, dict[str, int | None]] | None = None
+    extended_attributes: dict[str, Any] | None = None
 
 
-class Limit(BaseModel):
-    """Body of a limit, bytes."""
+class NewProtocol(ProtocolChanges):
+    """Body of a protocol: a priority for each operation in the domains lan and wan, 1 first, 0 or null for off."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field(min_length=1, max_length=64)
-    value: int = Field(default=0, ge=0, le=MAX_BYTES)
+    hostname: str | None = None
+    port: int | None = None
 
 
 @router.get("", summary="RSEs, those of an expression if one is given")
@@ -63,64 +60,117 @@ def get_rse(context: ContextDep, actor: ActorDep, rse: PathText) -> Response:
     return json_response(rses.get_rse(context, rse))
 
 
-@router.post("/{rse}", summary="Add an RSE")
+@router.post(
+    "/{rse}", status_code=201, summary="Add an RSE", openapi_extra=sends(RseSettings, required=False)
+)
 def add_rse(context: ContextDep, actor: ActorDep, rse: PathText, body: BodyDep) -> Response:
     rses.add_rse(context, actor, rse, parse(Options, body) if body else {})
     return Response(status_code=201)
 
 
-@router.put("/{rse}", summary="Change the settings of an RSE")
+@router.put(
+    "/{rse}", status_code=201, summary="Change the settings of an RSE", openapi_extra=sends(RseSettings)
+)
 def update_rse(context: ContextDep, actor: ActorDep, rse: PathText, body: BodyDep) -> Response:
     rses.update_rse(context, actor, rse, parse(Options, body))
     return Response(status_code=201)
 
 
+@router.delete("/{rse}", summary="Remove an RSE that is empty")
+def delete_rse(context: ContextDep, actor: ActorDep, rse: PathText) -> Response:
+    rses.delete_rse(context, actor, rse)
+    return Response()
+
+
 @router.get("/{rse}/attr", summary="Attributes of an RSE")
 def list_attributes(context: ContextDep, actor: ActorDep, rse: PathText) -> Response:
     del actor
-    return json_response(rses.list_attributes(context, rse))
+    return json_response(rse_attributes.list_attributes(context, rse))
 
 
-@router.post("/{rse}/attr/{key}", summary="Set an attribute of an RSE")
+@router.post(
+    "/{rse}/attr/{key}",
+    status_code=201,
+    summary="Set an attribute of an RSE",
+    openapi_extra=sends(RseAttribute),
+)
 def set_attribute(
     context: ContextDep, actor: ActorDep, rse: PathText, key: PathText, body: BodyDep
 ) -> Response:
-    rses.set_attribute(context, actor, rse, key, parse(Options, body).get("value"))
+    rse_attributes.set_attribute(context, actor, rse, key, parse(RseAttribute, body).value)
     return Response(status_code=201)
 
 
 @router.delete("/{rse}/attr/{key}", summary="Remove an attribute of an RSE")
 def delete_attribute(context: ContextDep, actor: ActorDep, rse: PathText, key: PathText) -> Response:
-    rses.delete_attribute(context, actor, rse, key)
+    rse_attributes.delete_attribute(context, actor, rse, key)
     return Response()
 
 
-@router.get("/{rse}/protocols", summary="Protocols of an RSE")
+@router.get("/{rse}/protocols", summary="Protocols of an RSE; those for an operation, the first one first")
 def list_protocols(
     context: ContextDep,
     actor: ActorDep,
     rse: PathText,
-    protocol_domain: str = "ALL",
-    operation: str | None = None,
+    *,
+    protocol_domain: Domain = "ALL",
+    operation: Operation = None,
+    default: bool = False,
 ) -> Response:
     del actor
-    return json_response(
-        rse_protocols.list_protocols(context, rse, domain=protocol_domain, operation=operation)
+    found = rse_protocols.list_protocols(
+        context, rse, domain=protocol_domain, operation=operation, only_best=default
     )
+    return json_response(found)
 
 
-@router.get("/{rse}/protocols/{scheme}", summary="Protocols of one scheme of an RSE")
+@router.get("/{rse}/protocols/{scheme}", summary="An RSE with its protocols, those of one scheme first")
 def get_protocols(context: ContextDep, actor: ActorDep, rse: PathText, scheme: PathText) -> Response:
     del actor
-    return json_response(rse_protocols.list_protocols(context, rse, scheme=scheme))
+    return json_response(rse_protocols.get_protocols(context, rse, scheme))
 
 
-@router.post("/{rse}/protocols/{scheme}", summary="Add a protocol to an RSE")
+@router.post(
+    "/{rse}/protocols/{scheme}",
+    status_code=201,
+    summary="Add a protocol to an RSE",
+    openapi_extra=sends(NewProtocol),
+)
 def add_protocol(
     context: ContextDep, actor: ActorDep, rse: PathText, scheme: PathText, body: BodyDep
 ) -> Response:
     rse_protocols.add_protocol(context, actor, rse, scheme, parse(Options, body))
     return Response(status_code=201)
+
+
+@router.put(
+    "/{rse}/protocols/{scheme}",
+    summary="Change the protocols of a scheme",
+    openapi_extra=sends(ProtocolChanges),
+)
+@router.put(
+    "/{rse}/protocols/{scheme}/{hostname}",
+    summary="Change the protocols of a host",
+    openapi_extra=sends(ProtocolChanges),
+)
+@router.put(
+    "/{rse}/protocols/{scheme}/{hostname}/{port}",
+    summary="Change a protocol",
+    openapi_extra=sends(ProtocolChanges),
+)
+def update_protocols(
+    context: ContextDep,
+    actor: ActorDep,
+    rse: PathText,
+    scheme: PathText,
+    body: BodyDep,
+    *,
+    hostname: PathText | None = None,
+    port: int | None = None,
+) -> Response:
+    options = parse(Options, body)
+    rse_protocols.update_protocols(context, actor, rse, scheme, options, hostname=hostname, port=port)
+    return Response()
 
 
 @router.delete("/{rse}/protocols/{scheme}", summary="Remove the protocols of a scheme")
@@ -139,66 +189,17 @@ def delete_protocols(
     return Response()
 
 
-@router.get("/{source}/distances/{destination}", summary="Distance between two RSEs")
-def get_distance(context: ContextDep, actor: ActorDep, source: PathText, destination: PathText) -> Response:
-    del actor
-    return json_response(rse_protocols.get_distance(context, source, destination))
-
-
-@router.post("/{source}/distances/{destination}", status_code=201, summary="Set a distance")
-@router.put("/{source}/distances/{destination}", status_code=200, summary="Change a distance")
-def set_distance(
+@router.get("/{rse}/lfns2pfns", summary="Where files would lie at an RSE")
+def lfns_to_pfns(
     context: ContextDep,
     actor: ActorDep,
-    source: PathText,
-    destination: PathText,
-    body: BodyDep,
-) -> None:
-    given = parse(Distance, body)
-    value = given.ranking if given.distance is None else given.distance
-    rse_protocols.set_distance(
-        context, actor, source, destination, 1 if value is None else value, bidirectional=given.bidirectional
-    )
-
-
-@router.delete("/{source}/distances/{destination}", summary="Remove a distance")
-def delete_distance(
-    context: ContextDep,
-    actor: ActorDep,
-    source: PathText,
-    destination: PathText,
-    bidirectional: bool = False,
+    rse: PathText,
+    *,
+    lfn: Annotated[list[str] | None, Query()] = None,
+    scheme: Operation = None,
+    domain: Domain = "wan",
+    operation: Annotated[str, Query(max_length=32)] = "write",
 ) -> Response:
-    rse_protocols.delete_distance(context, actor, source, destination, bidirectional=bidirectional)
-    return Response()
-
-
-@router.get("/{rse}/usage", summary="What was measured of an RSE")
-def list_usage(context: ContextDep, actor: ActorDep, rse: PathText) -> Response:
     del actor
-    return json_stream(rse_usage.list_usage(context, rse))
-
-
-@router.put("/{rse}/usage", summary="Write what was measured of an RSE")
-def set_usage(context: ContextDep, actor: ActorDep, rse: PathText, body: BodyDep) -> Response:
-    rse_usage.set_usage(context, actor, rse, parse(Usage, body).model_dump())
-    return Response()
-
-
-@router.get("/{rse}/limits", summary="Limits of an RSE")
-def list_limits(context: ContextDep, actor: ActorDep, rse: PathText) -> Response:
-    del actor
-    return json_response(rse_usage.list_limits(context, rse))
-
-
-@router.put("/{rse}/limits", summary="Set a limit of an RSE")
-def set_limit(context: ContextDep, actor: ActorDep, rse: PathText, body: BodyDep) -> Response:
-    limit = parse(Limit, body)
-    rse_usage.set_limit(context, actor, rse, limit.name, limit.value)
-    return Response()
-
-
-@router.delete("/{rse}/limits", summary="Remove a limit of an RSE")
-def delete_limit(context: ContextDep, actor: ActorDep, rse: PathText, body: BodyDep) -> Response:
-    rse_usage.delete_limit(context, actor, rse, parse(Limit, body).name)
-    return Response()
+    found = rse_pfns.lfns_to_pfns(context, rse, lfn or [], scheme=scheme, domain=domain, operation=operation)
+    return json_response(found)

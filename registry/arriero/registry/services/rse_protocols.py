@@ -1,10 +1,10 @@
-"""How an RSE is reached, and how far it is from the others."""
+"""How an RSE is reached: its protocols, and where they put a file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
 from arriero.registry.errors import Conflict, InvalidInput, NotFound
 from arriero.registry.services import audit
@@ -25,6 +25,21 @@ _IMPLEMENTATIONS = MappingProxyType(
 
 _ANY_IMPLEMENTATION = "rucio.rse.protocols.gfal.Default"
 
+KEYS = frozenset({"scheme", "hostname", "port", "prefix", "impl", "domains", "extended_attributes"})
+
+_KINDS: tuple[tuple[str, type, str], ...] = (
+    ("hostname", str, "a text"),
+    ("port", int, "a whole number"),
+    ("prefix", str, "a text"),
+    ("impl", str, "a text"),
+    ("extended_attributes", Mapping, "an object"),
+)
+
+MAX_PRIORITY = 1000
+
+Domains = dict[str, dict[str, int]]
+"""Priority of each operation in each domain, 1 first; 0 or absent is off."""
+
 
 def add_protocol(context: Context, actor: Actor, name: str, scheme: str, options: Mapping[str, Any]) -> None:
     """Add a protocol to an RSE.
@@ -37,62 +52,265 @@ def add_protocol(context: Context, actor: Actor, name: str, scheme: str, options
         This RSE has one with that scheme, host and port.
     """
     authorize(actor, Action.RSE_UPDATE, Target(name, rse=name))
-    values = _protocol_values(name, scheme, options)
+    values = protocol_values(name, {**options, "scheme": scheme})
 
     def work(connection: Connection) -> None:
         row = require_rse(connection, name, lock=True)
-        key = (scheme, values["hostname"], values["port"])
-        for protocol in store.protocols_of(connection, [row["id"]])[row["id"]]:
-            if (protocol["scheme"], protocol["hostname"], protocol["port"]) == key:
-                raise Conflict(f"RSE {name} has a protocol {scheme}://{key[1]}:{key[2]} already")
-        store.add_protocol(connection, row["id"], values)
+        protocols = store.protocols_of(connection, [row["id"]])[row["id"]]
+        if identity(values) in map(identity, protocols):
+            host = f"{values['hostname']}:{values['port']}"
+            raise Conflict(
+                f"RSE {name} has a protocol {scheme}://{host} already: update it, or delete it first"
+            )
+        store.set_protocols(connection, [{"rse_id": row["id"], **values}])
         audit.record(connection, actor, Action.RSE_UPDATE, name, protocol=scheme, host=values["hostname"])
 
     context.database.run(work)
 
 
-def _protocol_values(rse: str, scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def identity(protocol: Mapping[str, Any] | RowMapping) -> tuple[str, str, int]:
+    """What tells the protocols of one RSE apart: scheme, host and port."""
+    return protocol["scheme"], protocol["hostname"], protocol["port"]
+
+
+def protocol_values(rse: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a protocol and give its columns.
+
+    Raises
+    ------
+    InvalidInput, InvalidName
+        It cannot be meant.
+    """
+    # the client sends its name for the RSE's own protocols along, which says nothing
+    unknown = sorted(set(options) - KEYS - {"rse", "rse_id"})
+    if unknown:
+        raise InvalidInput(
+            f"{', '.join(unknown)[:200]}: a protocol has {', '.join(sorted(KEYS))}",
+            rucio_class="InvalidObject",
+        )
+    scheme = options.get("scheme")
+    if not isinstance(scheme, str) or not scheme:
+        raise InvalidInput("a protocol needs its scheme", rucio_class="InvalidObject")
     values: dict[str, Any] = {
         "scheme": scheme,
         "hostname": options.get("hostname") or "",
         "port": options.get("port") or 0,
         "prefix": options.get("prefix") or "",
         "impl": options.get("impl") or _IMPLEMENTATIONS.get(scheme, _ANY_IMPLEMENTATION),
-        "domains": _domains(options.get("domains") or {}),
+        "domains": read_domains(options.get("domains") or {}),
         "extended_attributes": options.get("extended_attributes"),
     }
-    for key, kind in (("hostname", str), ("port", int), ("prefix", str), ("impl", str)):
-        if not isinstance(values[key], kind):
-            raise InvalidInput(f"{key} of a protocol is {kind.__name__}")
-    if len(values["prefix"]) > 900:
-        raise InvalidInput("prefix is longer than 900 characters")
-    Endpoint(rse, scheme, values["hostname"], values["port"], values["prefix"])
+    _check(rse, values)
     return values
 
 
-def _domains(given: Any) -> dict[str, dict[str, int]]:
+def _check(rse: str, values: Mapping[str, Any]) -> None:
+    for key, kind, called in _KINDS:
+        given = values[key]
+        if given is not None and (not isinstance(given, kind) or isinstance(given, bool)):
+            raise InvalidInput(f"{key} of a protocol is {called}", rucio_class="InvalidObject")
+    if len(values["prefix"]) > 900 or len(values["impl"]) > 255:
+        raise InvalidInput("prefix has at most 900 characters, impl at most 255", rucio_class="InvalidObject")
+    if not values["impl"].isprintable() or not values["prefix"].isprintable():
+        raise InvalidInput("prefix and impl are printable", rucio_class="InvalidObject")
+    Endpoint(rse, values["scheme"], values["hostname"], values["port"], values["prefix"])
+
+
+def read_domains(given: Any) -> Domains:
+    """Check the domains of a protocol.
+
+    Raises
+    ------
+    InvalidInput
+        With Rucio's class for each of: no such domain, no such operation, no such priority.
+    """
     if not isinstance(given, Mapping) or not set(given) <= set(DOMAINS):
-        raise InvalidInput("domains of a protocol are lan and wan")
-    cleaned: dict[str, dict[str, int]] = {}
+        raise InvalidInput(
+            f"domains of a protocol are {' and '.join(DOMAINS)}", rucio_class="RSEProtocolDomainNotSupported"
+        )
+    cleaned: Domains = {}
     for domain, operations in given.items():
-        if not isinstance(operations, Mapping) or not set(operations) <= set(OPERATIONS):
-            raise InvalidInput(f"operations of a domain are {', '.join(OPERATIONS)}")
-        for operation, priority in operations.items():
-            if priority is not None and (not isinstance(priority, int) or not 0 <= priority <= 1000):
-                raise InvalidInput(f"{domain}.{operation} is a priority from 1, or 0 for off")
-        cleaned[domain] = {operation: priority or 0 for operation, priority in operations.items()}
+        if not isinstance(operations, Mapping):
+            raise InvalidInput(f"domains.{domain} gives a priority for each operation")
+        cleaned[domain] = {}
+        for operation, priority in _both_ways(operations).items():
+            if operation not in OPERATIONS:
+                raise InvalidInput(
+                    f"domains.{domain}.{str(operation)[:40]}: operations are {', '.join(OPERATIONS)}",
+                    rucio_class="RSEOperationNotSupported",
+                )
+            cleaned[domain][operation] = _priority(f"domains.{domain}.{operation}", priority)
     return cleaned
 
 
-def list_protocols(
+def _both_ways(operations: Mapping[str, Any]) -> dict[str, Any]:
+    """Read Rucio's older ``third_party_copy`` as both of what became of it."""
+    spread = {key: value for key, value in operations.items() if key != "third_party_copy"}
+    if "third_party_copy" in operations:
+        both = operations["third_party_copy"]
+        spread = {"third_party_copy_read": both, "third_party_copy_write": both, **spread}
+    return spread
+
+
+def _priority(place: str, value: Any) -> int:
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_PRIORITY:
+        raise InvalidInput(
+            f"{place} is a priority from 1, the first, to {MAX_PRIORITY}; 0 or null is off",
+            rucio_class="RSEProtocolPriorityError",
+        )
+    return value
+
+
+def update_protocols(
     context: Context,
+    actor: Actor,
     name: str,
+    scheme: str,
+    options: Mapping[str, Any],
     *,
-    scheme: str | None = None,
-    domain: str = "ALL",
-    operation: str | None = None,
+    hostname: str | None,
+    port: int | None,
+) -> None:
+    """Change the protocols of a scheme, of one host and port if given.
+
+    Parameters
+    ----------
+    options
+        ``prefix``, ``impl``, ``extended_attributes``, and ``domains``, of which only the operations that are named
+        change.
+
+    Raises
+    ------
+    NotFound
+        There is none like that.
+    InvalidInput
+        A value cannot be meant, or is not one that changes.
+    """
+    authorize(actor, Action.RSE_UPDATE, Target(name, rse=name))
+    fixed = sorted({"scheme", "hostname", "port"} & set(options))
+    if fixed:
+        raise InvalidInput(
+            f"{', '.join(fixed)} of a protocol cannot change: delete it and add another",
+            rucio_class="InvalidObject",
+        )
+    domains = read_domains(options.get("domains") or {})
+
+    def work(connection: Connection) -> None:
+        row = require_rse(connection, name, lock=True)
+        protocols = store.protocols_of(connection, [row["id"]])[row["id"]]
+        chosen = _chosen(name, protocols, scheme, hostname, port)
+        store.set_protocols(
+            connection,
+            [
+                {"rse_id": row["id"], **changed_protocol(name, protocol, options, domains)}
+                for protocol in chosen
+            ],
+        )
+        audit.record(connection, actor, Action.RSE_UPDATE, name, protocol=scheme, changed=sorted(options))
+
+    context.database.run(work)
+
+
+def changed_protocol(
+    rse: str, known: RowMapping, options: Mapping[str, Any], domains: Domains
 ) -> dict[str, Any]:
-    """Give an RSE with those of its protocols that are asked for.
+    """Columns of a protocol after a change."""
+    merged = {
+        domain: {**(known["domains"] or {}).get(domain, {}), **domains.get(domain, {})} for domain in DOMAINS
+    }
+    kept = {key: known[key] for key in KEYS}
+    return protocol_values(rse, {**kept, **options, "domains": merged})
+
+
+def _chosen(
+    rse: str, protocols: Iterable[RowMapping], scheme: str, hostname: str | None, port: int | None
+) -> list[RowMapping]:
+    chosen = [
+        protocol
+        for protocol in protocols
+        if protocol["scheme"] == scheme
+        and hostname in {None, protocol["hostname"]}
+        and port in {None, protocol["port"]}
+    ]
+    if not chosen:
+        raise NotFound(
+            f"RSE {rse} has no protocol {scheme[:40]}://{(hostname or '*')[:80]}:{'*' if port is None else port}",
+            rucio_class="RSEProtocolNotSupported",
+        )
+    return chosen
+
+
+def list_protocols(
+    context: Context, name: str, *, domain: str = "ALL", operation: str | None = None, only_best: bool = False
+) -> list[dict[str, Any]]:
+    """Give the protocols of an RSE that are asked for, for an operation the first ones first.
+
+    Parameters
+    ----------
+    only_best
+        Of those for the operation only the one that comes first.
+
+    Raises
+    ------
+    NotFound
+        No protocol at all, or none for that operation.
+    """
+    described = get_rse(context, name)
+    found = offering(name, described["protocols"], domain=domain, operation=operation)
+    return found[:1] if only_best else found
+
+
+def offering(
+    rse: str, protocols: Sequence[dict[str, Any]], *, domain: str = "ALL", operation: str | None = None
+) -> list[dict[str, Any]]:
+    """Choose the protocols that do an operation in a domain, the best first.
+
+    Raises
+    ------
+    NotFound
+        There is none.
+    InvalidInput
+        No such domain or operation.
+    """
+    domains = DOMAINS if domain.upper() == "ALL" else (domain.lower(),)
+    if not set(domains) <= set(DOMAINS):
+        raise InvalidInput(
+            f"domain is {', '.join(DOMAINS)} or ALL", rucio_class="RSEProtocolDomainNotSupported"
+        )
+    if operation is not None and operation not in OPERATIONS:
+        raise InvalidInput(
+            f"operation is one of {', '.join(OPERATIONS)}", rucio_class="RSEOperationNotSupported"
+        )
+    if not protocols:
+        raise NotFound(f"RSE {rse} has no such protocol", rucio_class="RSEProtocolNotSupported")
+    ranked = [
+        (min(priorities), number)
+        for number, protocol in enumerate(protocols)
+        if (
+            priorities := [
+                priority
+                for one in domains
+                for name, priority in protocol["domains"][one].items()
+                if priority and operation in {None, name}
+            ]
+        )
+    ]
+    if operation is None:
+        return list(protocols)
+    if not ranked:
+        raise NotFound(
+            f"no protocol of RSE {rse} is there to {operation} in {' or '.join(domains)}",
+            rucio_class="RSEOperationNotSupported",
+        )
+    return [protocols[number] for _, number in sorted(ranked)]
+
+
+def get_protocols(context: Context, name: str, scheme: str) -> dict[str, Any]:
+    """Describe an RSE that has a protocol of some scheme: those of the scheme come first.
+
+    The others follow, as in Rucio: the official client's ``swap_protocols`` looks for both of its schemes here.
 
     Raises
     ------
@@ -100,16 +318,10 @@ def list_protocols(
         No protocol of that scheme.
     """
     described = get_rse(context, name)
-    domains = DOMAINS if domain.upper() == "ALL" else (domain.lower(),)
-    chosen = [
-        protocol
-        for protocol in described["protocols"]
-        if (scheme is None or protocol["scheme"] == scheme)
-        and (operation is None or any(protocol["domains"].get(one, {}).get(operation) for one in domains))
-    ]
-    if scheme is not None and not chosen:
+    if all(protocol["scheme"] != scheme for protocol in described["protocols"]):
         raise NotFound(f"RSE {name} has no protocol {scheme[:40]}", rucio_class="RSEProtocolNotSupported")
-    return {**described, "protocols": chosen}
+    protocols = sorted(described["protocols"], key=lambda protocol: protocol["scheme"] != scheme)
+    return {**described, "protocols": protocols}
 
 
 def delete_protocols(
@@ -126,70 +338,9 @@ def delete_protocols(
 
     def work(connection: Connection) -> None:
         row = require_rse(connection, name, lock=True)
-        if not store.delete_protocols(connection, row["id"], scheme, hostname, port):
-            raise NotFound(f"RSE {name} has no such protocol", rucio_class="RSEProtocolNotSupported")
+        protocols = store.protocols_of(connection, [row["id"]])[row["id"]]
+        chosen = _chosen(name, protocols, scheme, hostname, port)
+        store.delete_protocols(connection, [protocol["id"] for protocol in chosen])
         audit.record(connection, actor, Action.RSE_UPDATE, name, protocol_removed=scheme)
-
-    context.database.run(work)
-
-
-def set_distance(
-    context: Context, actor: Actor, source: str, destination: str, value: int, *, bidirectional: bool
-) -> None:
-    """Set the distance between two RSEs; without one there is no way between them.
-
-    Parameters
-    ----------
-    value
-        From 1, near, upwards.
-    """
-    authorize(actor, Action.RSE_UPDATE, Target(destination, rse=destination))
-    if not 0 <= value <= 1_000_000:
-        raise InvalidInput("a distance is a whole number from 1")
-
-    def work(connection: Connection) -> None:
-        source_id = require_rse(connection, source)["id"]
-        destination_id = require_rse(connection, destination)["id"]
-        store.set_distance(connection, source_id, destination_id, value)
-        if bidirectional:
-            store.set_distance(connection, destination_id, source_id, value)
-        audit.record(connection, actor, Action.RSE_UPDATE, destination, distance_from=source, distance=value)
-
-    context.database.run(work)
-
-
-def get_distance(context: Context, source: str, destination: str) -> list[dict[str, Any]]:
-    """Give the distance between two RSEs, in a list that is empty where none is set."""
-    with context.database.snapshot() as connection:
-        source_row = require_rse(connection, source)
-        destination_row = require_rse(connection, destination)
-        value = store.distance(connection, source_row["id"], destination_row["id"])
-    if value is None:
-        return []
-    return [
-        {
-            "src_rse_id": str(source_row["id"]),
-            "dest_rse_id": str(destination_row["id"]),
-            "src_rse": source,
-            "dest_rse": destination,
-            "distance": value,
-            "ranking": value,
-        }
-    ]
-
-
-def delete_distance(
-    context: Context, actor: Actor, source: str, destination: str, *, bidirectional: bool
-) -> None:
-    """Remove the distance between two RSEs."""
-    authorize(actor, Action.RSE_UPDATE, Target(destination, rse=destination))
-
-    def work(connection: Connection) -> None:
-        source_id = require_rse(connection, source)["id"]
-        destination_id = require_rse(connection, destination)["id"]
-        store.delete_distance(connection, source_id, destination_id)
-        if bidirectional:
-            store.delete_distance(connection, destination_id, source_id)
-        audit.record(connection, actor, Action.RSE_UPDATE, destination, distance_removed_from=source)
 
     context.database.run(work)

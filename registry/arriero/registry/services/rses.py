@@ -1,4 +1,4 @@
-"""RSEs: adding them, describing them, and finding them by expression."""
+"""RSEs: adding, describing and removing them, and finding them by expression."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,38 +7,36 @@ from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from arriero.registry.errors import Conflict, InvalidInput, NotFound
+from arriero.registry.schema.base import now
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
-from arriero.registry.services.names import check_rse_name, word_of
-from arriero.registry.states import RseType
+from arriero.registry.services.names import check_rse_name
+from arriero.registry.services.rse_settings import DETAILS, FLAGS, RseSettings, merged_details, read_settings
+from arriero.registry.store import rse_contents
 from arriero.registry.store import rses as store
 from arriero.rse.expression import parse
-from arriero.rse.lfn2pfn import path_for
-
-_SETTABLE = {
-    "availability_read": bool,
-    "availability_write": bool,
-    "availability_delete": bool,
-    "volatile": bool,
-}
 
 OPERATIONS = ("delete", "read", "third_party_copy_read", "third_party_copy_write", "write")
 DOMAINS = ("lan", "wan")
 
-_FIXED_ATTRIBUTES = frozenset({store.ALGORITHM_ATTRIBUTE})
-"""Attributes on which the paths of replicas rest."""
 
-
-def require_rse(connection: Connection, name: str, *, lock: bool = False) -> RowMapping:
+def require_rse(connection: Connection, name: str, *, lock: bool = False, hold: bool = False) -> RowMapping:
     """Give an RSE's row.
+
+    Parameters
+    ----------
+    lock
+        Nobody else changes it until the transaction ends.
+    hold
+        Nobody removes it until then: for whoever puts something there.
 
     Raises
     ------
     NotFound
         There is none of that name.
     """
-    row = store.rse_row(connection, name, lock=lock)
+    row = store.rse_row(connection, name, lock=lock, hold=hold)
     if row is None:
         raise NotFound(f"there is no RSE {name[:80]!r}: see `arriero rse list`", rucio_class="RSENotFound")
     return row
@@ -50,52 +48,42 @@ def add_rse(context: Context, actor: Actor, name: str, options: Mapping[str, Any
     Parameters
     ----------
     options
-        Rucio's: ``deterministic``, ``volatile``, ``rse_type``, ``availability_read|write|delete``; others that Rucio
-        knows and Arriero does not (region, time zone, ...) become attributes.
+        Rucio's settings: `arriero.registry.services.rse_settings.RseSettings`.
 
     Raises
     ------
     Conflict
-        There is one of that name.
+        There is one of that name, or was.
     InvalidInput
-        The name or an option cannot be meant.
+        The name or a setting cannot be meant.
     """
     authorize(actor, Action.RSE_ADD, Target(name))
     check_rse_name(name)
-    values, extra = _columns(options)
+    values = read_settings(options)
+    values["details"] = merged_details(None, values.get("details", {}))
 
     def work(connection: Connection) -> None:
-        if store.rse_row(connection, name) is not None:
-            raise Conflict(f"there is an RSE {name!r} already")
-        rse_id = store.add_rse(connection, {"name": name, **values})
-        for key, value in extra.items():
-            store.set_attribute(connection, rse_id, key, attribute_text(value))
+        known = store.rse_row(connection, name, removed=True)
+        if known is not None:
+            raise _taken(name, removed=known["deleted_at"] is not None)
+        if store.is_attribute(connection, name):
+            raise Conflict(f"{name!r} is an attribute of RSEs: expressions could not tell them apart")
+        store.add_rse(connection, {"name": name, **values})
         audit.record(connection, actor, Action.RSE_ADD, name)
 
     try:
         context.database.run(work)
     except IntegrityError as error:
-        raise Conflict(f"there is an RSE {name!r} already") from error
+        raise _taken(name, removed=False) from error
 
 
-def _columns(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    values: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
-    for key, value in options.items():
-        if value is None:
-            continue
-        if key in _SETTABLE or key == "deterministic":
-            if not isinstance(value, bool):
-                raise InvalidInput(f"{key} is true or false")
-            values[key] = value
-        elif key == "rse_type":
-            values["type"] = word_of(RseType, str(value), "rse_type")
-        elif key == "staging_area":
-            if value:
-                raise InvalidInput("staging areas are not supported: add the RSE without")
-        else:
-            extra[key] = value
-    return values, extra
+def _taken(name: str, *, removed: bool) -> Conflict:
+    if removed:
+        return Conflict(
+            f"RSE {name!r} was removed and histories refer to it: its name is not given to another storage; "
+            "import its configuration to bring it back, or choose another name"
+        )
+    return Conflict(f"there is an RSE {name!r} already")
 
 
 def update_rse(context: Context, actor: Actor, name: str, options: Mapping[str, Any]) -> None:
@@ -104,21 +92,59 @@ def update_rse(context: Context, actor: Actor, name: str, options: Mapping[str, 
     Raises
     ------
     InvalidInput
-        A setting that does not exist or cannot change once there are replicas.
+        A setting that does not exist.
+    Conflict
+        One that cannot change once there are replicas.
     """
     authorize(actor, Action.RSE_UPDATE, Target(name, rse=name))
-    unknown = sorted(set(options) - set(_SETTABLE) - {"availability"})
-    if unknown:
-        raise InvalidInput(
-            f"{', '.join(unknown)[:200]} cannot be changed; these can: {', '.join(sorted(_SETTABLE))}"
-        )
-    values, _ = _columns({key: value for key, value in options.items() if key != "availability"})
+    values = read_settings(options)
     if not values:
-        raise InvalidInput(f"nothing to change: give one of {', '.join(sorted(_SETTABLE))}")
+        raise InvalidInput(f"nothing to change: give one of {', '.join(sorted(RseSettings.model_fields))}")
 
     def work(connection: Connection) -> None:
-        store.update_rse(connection, require_rse(connection, name)["id"], values)
-        audit.record(connection, actor, Action.RSE_UPDATE, name, **values)
+        row = require_rse(connection, name, lock=True)
+        change = dict(values)
+        if "details" in change:
+            change["details"] = merged_details(row["details"], change["details"])
+        if change.get("deterministic", row["deterministic"]) != row["deterministic"] and store.has_replicas(
+            connection, row["id"]
+        ):
+            raise Conflict(
+                f"deterministic of {name} cannot change: replicas lie where it says; add another RSE"
+            )
+        store.update_rse(connection, row["id"], change)
+        audit.record(connection, actor, Action.RSE_UPDATE, name, **change)
+
+    context.database.run(work)
+
+
+def delete_rse(context: Context, actor: Actor, name: str) -> None:
+    """Remove an RSE that holds nothing and expects nothing.
+
+    It is gone from every list, expression and choice; its row stays, because histories refer to it.
+
+    Raises
+    ------
+    Conflict
+        Something is there, or on its way: says what, how many, and what to do about it.
+    """
+    authorize(actor, Action.RSE_DELETE, Target(name, rse=name))
+
+    def work(connection: Connection) -> None:
+        row = store.rse_row(connection, name, removing=True)
+        if row is None:
+            raise NotFound(
+                f"there is no RSE {name[:80]!r}: see `arriero rse list`", rucio_class="RSENotFound"
+            )
+        left = rse_contents.what_is_left(connection, row["id"])
+        if left:
+            raise Conflict(
+                f"RSE {name} is not empty: {', '.join(f'{count} {what}' for what, count in left.items())}; "
+                "move or remove the rules on it, delete its replicas, take it out of its butlers, then try again",
+                rucio_class="RSEOperationNotSupported",
+            )
+        store.update_rse(connection, row["id"], {"deleted_at": now()})
+        audit.record(connection, actor, Action.RSE_DELETE, name)
 
     context.database.run(work)
 
@@ -129,33 +155,31 @@ def get_rse(context: Context, name: str) -> dict[str, Any]:
         row = require_rse(connection, name)
         protocols = store.protocols_of(connection, [row["id"]])[row["id"]]
         attributes = store.load_rses(connection, [name])[name].attributes
-    settings = _wire_rse(row)
     return {
-        **settings,
+        **wire_rse(row),
         "protocols": [wire_protocol(protocol) for protocol in protocols],
-        "domain": ["lan", "wan"],
+        "domain": list(DOMAINS),
         "lfn2pfn_algorithm": attributes.get(store.ALGORITHM_ATTRIBUTE, store.DEFAULT_ALGORITHM),
         "verify_checksum": attributes.get("verify_checksum", "true").lower() != "false",
     }
 
 
-def _wire_rse(row: RowMapping) -> dict[str, Any]:
+def wire_rse(row: RowMapping) -> dict[str, Any]:
+    """Write an RSE in Rucio's shape, without its protocols."""
+    details = row["details"] or {}
     availability = [row["availability_read"], row["availability_write"], row["availability_delete"]]
     return {
         "id": str(row["id"]),
         "rse": row["name"],
         "rse_type": row["type"],
-        "deterministic": row["deterministic"],
-        "volatile": row["volatile"],
-        "staging_area": False,
+        **{flag: row[flag] for flag in FLAGS},
         # Rucio's bit field: 4 read, 2 write, 1 delete
         "availability": sum(weight for weight, on in zip((4, 2, 1), availability, strict=True) if on),
-        "availability_read": row["availability_read"],
-        "availability_write": row["availability_write"],
-        "availability_delete": row["availability_delete"],
+        **{name: details.get(name) for name in DETAILS},
         "credentials": None,
-        "qos_class": None,
         "sign_url": None,
+        "deleted": False,
+        "deleted_at": None,
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
     }
@@ -195,65 +219,4 @@ def list_rses(context: Context, expression: str | None) -> Iterator[dict[str, An
             known = store.load_rses(connection)
             chosen = parse(expression).evaluate(rse.as_info() for rse in known.values())
             rows = [row for row in rows if row["name"] in chosen]
-    return iter([_wire_rse(row) for row in rows])
-
-
-def attribute_text(value: Any) -> str:
-    """Write an attribute's value as text: what an expression compares."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = str(value)
-    if len(text) > 1000 or not text.isprintable():
-        raise InvalidInput("an attribute's value is one line of at most 1000 characters")
-    return text
-
-
-def set_attribute(context: Context, actor: Actor, name: str, key: str, value: Any) -> None:
-    """Set an attribute of an RSE.
-
-    Raises
-    ------
-    InvalidInput
-        The key or the value cannot be meant.
-    """
-    authorize(actor, Action.RSE_UPDATE, Target(name, rse=name))
-    if not key or len(key) > 255 or not all(c.isalnum() or c in "._-" for c in key):
-        raise InvalidInput("an attribute's key has letters, digits, '.', '_' and '-'")
-    if value is None:
-        raise InvalidInput(f"attribute {key} needs a value")
-    text = attribute_text(value)
-    if key == store.ALGORITHM_ATTRIBUTE:
-        path_for(text, "scope", "name")
-
-    def work(connection: Connection) -> None:
-        row = require_rse(connection, name, lock=True)
-        if key in _FIXED_ATTRIBUTES and store.has_replicas(connection, row["id"]):
-            raise Conflict(f"{key} of {name} cannot change: replicas lie where it says; add another RSE")
-        store.set_attribute(connection, row["id"], key, text)
-        audit.record(connection, actor, Action.RSE_UPDATE, name, attribute=key, value=text)
-
-    context.database.run(work)
-
-
-def delete_attribute(context: Context, actor: Actor, name: str, key: str) -> None:
-    """Remove an attribute of an RSE."""
-    authorize(actor, Action.RSE_UPDATE, Target(name, rse=name))
-
-    def work(connection: Connection) -> None:
-        row = require_rse(connection, name, lock=True)
-        if key in _FIXED_ATTRIBUTES and store.has_replicas(connection, row["id"]):
-            raise Conflict(f"{key} of {name} cannot change: replicas lie where it says; add another RSE")
-        if not store.delete_attribute(connection, row["id"], key):
-            raise NotFound(f"RSE {name} has no attribute {key[:80]!r}", rucio_class="RSEAttributeNotFound")
-        audit.record(connection, actor, Action.RSE_UPDATE, name, attribute_removed=key)
-
-    context.database.run(work)
-
-
-def list_attributes(context: Context, name: str) -> dict[str, Any]:
-    """Attributes of an RSE; its own name is one, as in Rucio."""
-    with context.database.snapshot() as connection:
-        require_rse(connection, name)
-        attributes = store.load_rses(connection, [name])[name].attributes
-    shown = {key: {"true": True, "false": False}.get(value, value) for key, value in attributes.items()}
-    return {name: True, **shown}
+    return iter([wire_rse(row) for row in rows])

@@ -12,9 +12,7 @@ from arriero.registry.schema.tables import (
     replicas,
     rse_attributes,
     rse_distances,
-    rse_limits,
     rse_protocols,
-    rse_usage,
     rses,
 )
 from arriero.rse.types import RseInfo
@@ -48,14 +46,14 @@ class Rse:
 
 
 def load_rses(connection: Connection, names: Iterable[str] | None = None) -> dict[str, Rse]:
-    """Read RSEs with their attributes, by name, in two statements.
+    """Read RSEs with their attributes, by name, in two statements; those that were removed are not there.
 
     Parameters
     ----------
     names
         Only these; None for all.
     """
-    query = select(rses).order_by(rses.c.name)
+    query = select(rses).where(rses.c.deleted_at.is_(None)).order_by(rses.c.name)
     attribute_query = select(rse_attributes)
     if names is not None:
         chosen = list(names)
@@ -80,15 +78,44 @@ def load_rses(connection: Connection, names: Iterable[str] | None = None) -> dic
     }
 
 
-def rse_row(connection: Connection, name: str, *, lock: bool = False) -> RowMapping | None:
-    """All columns of an RSE, None when there is none of that name."""
+def rse_row(
+    connection: Connection,
+    name: str,
+    *,
+    lock: bool = False,
+    hold: bool = False,
+    removing: bool = False,
+    removed: bool = False,
+) -> RowMapping | None:
+    """All columns of an RSE, None when there is none of that name.
+
+    Parameters
+    ----------
+    lock
+        Against other changes; whoever holds the RSE goes on.
+    hold
+        Against its removal.
+    removing
+        Against everybody.
+    removed
+        Give it even if it was removed.
+    """
     query = select(rses).where(rses.c.name == name)
-    return connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    if not removed:
+        query = query.where(rses.c.deleted_at.is_(None))
+    if removing:
+        query = query.with_for_update()
+    elif lock:
+        query = query.with_for_update(key_share=True)
+    elif hold:
+        query = query.with_for_update(read=True, key_share=True)
+    return connection.execute(query).mappings().one_or_none()
 
 
 def rse_rows(connection: Connection) -> Sequence[RowMapping]:
     """All columns of all RSEs, in the order of their names."""
-    return connection.execute(select(rses).order_by(rses.c.name)).mappings().all()
+    query = select(rses).where(rses.c.deleted_at.is_(None)).order_by(rses.c.name)
+    return connection.execute(query).mappings().all()
 
 
 def has_replicas(connection: Connection, rse_id: int) -> bool:
@@ -106,14 +133,21 @@ def update_rse(connection: Connection, rse_id: int, values: Mapping[str, Any]) -
     connection.execute(update(rses).where(rses.c.id == rse_id).values(**values))
 
 
-def set_attribute(connection: Connection, rse_id: int, key: str, value: str) -> None:
-    """Set an attribute, whether it was there or not."""
-    statement = insert_into(connection, rse_attributes).values(rse_id=rse_id, key=key, value=value)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["rse_id", "key"], set_={"value": statement.excluded.value}
-        )
+def is_attribute(connection: Connection, key: str) -> bool:
+    """Whether any RSE has an attribute of that name."""
+    return connection.scalar(select(exists().where(rse_attributes.c.key == key))) is True
+
+
+def set_attributes(connection: Connection, values: Iterable[tuple[int, str, str]]) -> None:
+    """Set attributes (RSE, key, text), whether they were there or not."""
+    rows = [{"rse_id": rse_id, "key": key, "value": value} for rse_id, key, value in values]
+    if not rows:
+        return
+    statement = insert_into(connection, rse_attributes)
+    upsert = statement.on_conflict_do_update(
+        index_elements=["rse_id", "key"], set_={"value": statement.excluded.value}
     )
+    connection.execute(upsert, rows)
 
 
 def delete_attribute(connection: Connection, rse_id: int, key: str) -> bool:
@@ -135,23 +169,23 @@ def protocols_of(connection: Connection, rse_ids: Iterable[int]) -> dict[int, li
     return found
 
 
-def add_protocol(connection: Connection, rse_id: int, values: Mapping[str, Any]) -> None:
-    """Insert a protocol of an RSE."""
-    connection.execute(insert(rse_protocols).values(rse_id=rse_id, **values))
-
-
-def delete_protocols(
-    connection: Connection, rse_id: int, scheme: str, hostname: str | None, port: int | None
-) -> int:
-    """Remove the protocols of a scheme, of one host and port if given; give how many."""
-    statement = delete(rse_protocols).where(
-        rse_protocols.c.rse_id == rse_id, rse_protocols.c.scheme == scheme
+def set_protocols(connection: Connection, values: Iterable[Mapping[str, Any]]) -> None:
+    """Write protocols (all columns but the id), whether they were there or not."""
+    rows = [dict(row) for row in values]
+    if not rows:
+        return
+    statement = insert_into(connection, rse_protocols)
+    changeable = ("prefix", "impl", "domains", "extended_attributes")
+    upsert = statement.on_conflict_do_update(
+        index_elements=["rse_id", "scheme", "hostname", "port"],
+        set_={name: statement.excluded[name] for name in changeable},
     )
-    if hostname is not None:
-        statement = statement.where(rse_protocols.c.hostname == hostname)
-    if port is not None:
-        statement = statement.where(rse_protocols.c.port == port)
-    return connection.execute(statement).rowcount
+    connection.execute(upsert, rows)
+
+
+def delete_protocols(connection: Connection, protocol_ids: Sequence[int]) -> None:
+    """Remove protocols."""
+    connection.execute(delete(rse_protocols).where(rse_protocols.c.id.in_(protocol_ids)))
 
 
 def distance(connection: Connection, source_id: int, destination_id: int) -> int | None:
@@ -163,16 +197,22 @@ def distance(connection: Connection, source_id: int, destination_id: int) -> int
     )
 
 
-def set_distance(connection: Connection, source_id: int, destination_id: int, value: int) -> None:
-    """Set a distance, whether there was one or not."""
-    statement = insert_into(connection, rse_distances).values(
-        source_id=source_id, destination_id=destination_id, distance=value
+def all_distances(connection: Connection) -> list[tuple[int, int, int]]:
+    """All distances: source, destination, value."""
+    query = select(rse_distances.c.source_id, rse_distances.c.destination_id, rse_distances.c.distance)
+    return [(row.source_id, row.destination_id, row.distance) for row in connection.execute(query)]
+
+
+def set_distances(connection: Connection, values: Iterable[tuple[int, int, int]]) -> None:
+    """Set distances (source, destination, value), whether they were there or not."""
+    rows = [{"source_id": start, "destination_id": end, "distance": value} for start, end, value in values]
+    if not rows:
+        return
+    statement = insert_into(connection, rse_distances)
+    upsert = statement.on_conflict_do_update(
+        index_elements=["source_id", "destination_id"], set_={"distance": statement.excluded.distance}
     )
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["source_id", "destination_id"], set_={"distance": statement.excluded.distance}
-        )
-    )
+    connection.execute(upsert, rows)
 
 
 def delete_distance(connection: Connection, source_id: int, destination_id: int) -> bool:
@@ -181,48 +221,5 @@ def delete_distance(connection: Connection, source_id: int, destination_id: int)
         delete(rse_distances).where(
             rse_distances.c.source_id == source_id, rse_distances.c.destination_id == destination_id
         )
-    )
-    return found.rowcount > 0
-
-
-def usage_of(connection: Connection, rse_id: int) -> Sequence[RowMapping]:
-    """What was measured of an RSE, by source."""
-    query = select(rse_usage).where(rse_usage.c.rse_id == rse_id).order_by(rse_usage.c.source)
-    return connection.execute(query).mappings().all()
-
-
-def set_usage(connection: Connection, rse_id: int, values: Mapping[str, Any]) -> None:
-    """Write what one source has measured."""
-    statement = insert_into(connection, rse_usage).values(rse_id=rse_id, **values)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["rse_id", "source"],
-            set_={name: statement.excluded[name] for name in ("used", "free", "files", "updated_at")},
-        )
-    )
-
-
-def limits_of(connection: Connection, rse_id: int) -> dict[str, int]:
-    """Limits of an RSE, bytes."""
-    rows = connection.execute(
-        select(rse_limits.c.name, rse_limits.c.value).where(rse_limits.c.rse_id == rse_id)
-    )
-    return {row.name: row.value for row in rows}
-
-
-def set_limit(connection: Connection, rse_id: int, name: str, value: int) -> None:
-    """Set a limit, bytes."""
-    statement = insert_into(connection, rse_limits).values(rse_id=rse_id, name=name, value=value)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["rse_id", "name"], set_={"value": statement.excluded.value}
-        )
-    )
-
-
-def delete_limit(connection: Connection, rse_id: int, name: str) -> bool:
-    """Remove a limit; False when there was none."""
-    found = connection.execute(
-        delete(rse_limits).where(rse_limits.c.rse_id == rse_id, rse_limits.c.name == name)
     )
     return found.rowcount > 0
