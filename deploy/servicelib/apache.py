@@ -36,6 +36,7 @@ DavLockDB "{home}/run/locks"
 </Directory>
 <Directory "{root}">
     Dav On
+    {listing}
     {permission}
 </Directory>
 <VirtualHost 127.0.0.1:{tls_port}>
@@ -57,6 +58,8 @@ class Apache(WebDavServer):
         Who signs its certificate; by default that of `directory`.
     with_token
         Ask for a bearer token, which is made up and found in `token`.
+    with_listing
+        Show directories to who reads them, as most sites do; without it, HEAD of one says 404.
     """
 
     kind = "apache"
@@ -72,8 +75,10 @@ class Apache(WebDavServer):
         data_root: Path | str | None = None,
         authority: Authority | None = None,
         with_token: bool = False,
+        with_listing: bool = False,
     ) -> None:
         self._with_token = with_token
+        self._with_listing = with_listing
         super().__init__(directory, name, data_root=data_root)
         self.authority = authority or Authority(self.home.parent / "pki")
         self.https_url = f"https://127.0.0.1:{self.settings['tls_port']}{self.prefix}"
@@ -100,13 +105,15 @@ class Apache(WebDavServer):
         permission = "Require all granted"
         if self.token:
             permission = f"Require expr \"req('Authorization') == 'Bearer {self.token}'\""
+        loaded = (*_LOADED, "autoindex") if self._with_listing else _LOADED
         self.write_private(
             self.home / "httpd.conf",
             _CONFIGURATION.format(
                 home=self.home,
                 port=self.port,
                 tls_port=self.settings["tls_port"],
-                modules="\n".join(f'LoadModule {name}_module "{MODULES}/mod_{name}.so"' for name in _LOADED),
+                modules="\n".join(f'LoadModule {name}_module "{MODULES}/mod_{name}.so"' for name in loaded),
+                listing="Options +Indexes" if self._with_listing else "",
                 log=self.log_path,
                 root=self.data_root,
                 permission=permission,

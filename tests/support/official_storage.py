@@ -33,12 +33,27 @@ def protocol_of(server: WebDavServer, folder: str, **changes: Any) -> dict[str, 
     }
 
 
-def add_storage(client: Any, rse: str, server: WebDavServer, folder: str) -> str:
-    """Add an RSE below a folder of a server, which is made; give the URL of the folder."""
+def add_storage(
+    client: Any,
+    rse: str,
+    server: WebDavServer,
+    folder: str,
+    *,
+    algorithm: str | None = "identity",
+    impl: str = WEBDAV,
+) -> str:
+    """Add an RSE below a folder of a server, which is made; give the URL of the folder.
+
+    Parameters
+    ----------
+    algorithm
+        How names become paths; None for an RSE that is not deterministic.
+    """
     make_folder(server, folder)
-    client.add_rse(rse)
-    client.add_rse_attribute(rse, "lfn2pfn_algorithm", "identity")
-    client.add_protocol(rse, protocol_of(server, folder))
+    client.add_rse(rse, deterministic=algorithm is not None)
+    if algorithm is not None:
+        client.add_rse_attribute(rse, "lfn2pfn_algorithm", algorithm)
+    client.add_protocol(rse, protocol_of(server, folder, impl=impl))
     return f"{server.https_url}/{folder}"
 
 
