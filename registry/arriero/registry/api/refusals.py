@@ -49,4 +49,5 @@ def refusal_of(error: RegistryError) -> Response:
 
 def _header_safe(message: str) -> str:
     printable = "".join(c if " " <= c <= "~" else "?" if c.isprintable() else " " for c in message)
-    return printable[:_MAX_HEADER_CHARACTERS]
+    # a blank at either end is no value of a header: the server would break the call off
+    return printable[:_MAX_HEADER_CHARACTERS].strip()
