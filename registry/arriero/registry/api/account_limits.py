@@ -38,7 +38,12 @@ def get_local_limit(context: ContextDep, actor: ActorDep, account: PathText, rse
     return json_response({rse: None if limit is None else wire_limit(limit)})
 
 
-@router.post("/limits/local/{rse}", summary="Limit an account at an RSE", openapi_extra=sends(AccountLimit))
+@router.post(
+    "/limits/local/{rse}",
+    status_code=201,
+    summary="Limit an account at an RSE",
+    openapi_extra=sends(AccountLimit),
+)
 def set_local_limit(
     context: ContextDep, actor: ActorDep, account: PathText, rse: PathText, body: BodyDep
 ) -> Response:
@@ -70,6 +75,7 @@ def get_global_limit(
 
 @router.post(
     "/limits/global/{expression:path}",
+    status_code=201,
     summary="Limit an account at the RSEs of an expression together",
     openapi_extra=sends(AccountLimit),
 )

@@ -87,7 +87,7 @@ def get_account(context: ContextDep, actor: ActorDep, account: PathText) -> Resp
     return json_response(accounts.get_account(context, account))
 
 
-@router.post("/{account}", summary="Add an account", openapi_extra=sends(NewAccount))
+@router.post("/{account}", status_code=201, summary="Add an account", openapi_extra=sends(NewAccount))
 def add_account(context: ContextDep, actor: ActorDep, account: PathText, body: BodyDep) -> Response:
     new = parse(NewAccount, body)
     accounts.add_account(context, actor, account, kind=new.type, email=new.email, role=new.role)
@@ -114,7 +114,10 @@ def list_attributes(context: ContextDep, actor: ActorDep, account: PathText) -> 
 
 
 @router.post(
-    "/{account}/attr/{key}", summary="Add an attribute to an account", openapi_extra=sends(Attribute)
+    "/{account}/attr/{key}",
+    status_code=201,
+    summary="Add an attribute to an account",
+    openapi_extra=sends(Attribute),
 )
 def add_attribute(
     context: ContextDep, actor: ActorDep, account: PathText, key: PathText, body: BodyDep
@@ -136,6 +139,7 @@ def list_identities(context: ContextDep, actor: ActorDep, account: PathText) -> 
 
 @router.post(
     "/{account}/identities",
+    status_code=201,
     summary="Let an identity act as an account",
     openapi_extra=sends(NewIdentity),
 )
@@ -171,7 +175,7 @@ def list_scopes(context: ContextDep, actor: ActorDep, account: PathText) -> Resp
     return json_response([row["scope"] for row in accounts.list_scopes(context, account)])
 
 
-@router.post("/{account}/scopes/{scope}", summary="Add a scope")
+@router.post("/{account}/scopes/{scope}", status_code=201, summary="Add a scope")
 def add_scope(context: ContextDep, actor: ActorDep, account: PathText, scope: PathText) -> Response:
     accounts.add_scope(context, actor, account, scope)
     return Response(status_code=201)

@@ -147,7 +147,7 @@ _ATTACH = TypeAdapter(AttachBody)
 _ATTACHMENTS = TypeAdapter(AttachmentsBody)
 
 
-@router.post("", summary="Add datasets and containers")
+@router.post("", status_code=201, summary="Add datasets and containers")
 def add_dids(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     new = parse(_COLLECTIONS, body)
     if not new:
@@ -156,7 +156,7 @@ def add_dids(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     return Response(status_code=201)
 
 
-@router.post("/attachments", summary="Attach DIDs to several datasets or containers")
+@router.post("/attachments", status_code=201, summary="Attach DIDs to several datasets or containers")
 def attach_many(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     sent = parse(_ATTACHMENTS, body)
     _attach(context, actor, sent.attachments, ignore_duplicate=sent.ignore_duplicate)
@@ -192,7 +192,7 @@ def bulk_metadata(context: ContextDep, actor: ActorDep, body: BodyDep) -> Respon
     return json_stream(metadata.get_metadata_bulk(context, keys, plugin=sent.plugin))
 
 
-@router.post("/bulkdidsmeta", summary="Set metadata of several DIDs")
+@router.post("/bulkdidsmeta", status_code=201, summary="Set metadata of several DIDs")
 def set_bulk_metadata(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     sent = parse(DidsMetaBody, body)
     changes = [(did.scope, did.name, did.meta) for did in sent.dids]
@@ -222,7 +222,7 @@ def list_content(context: ContextDep, actor: ActorDep, scope: PathText, name: Pa
     return json_stream(dids.list_content(context, scope, name))
 
 
-@router.post("/{scope}/{name:path}/dids", summary="Attach DIDs")
+@router.post("/{scope}/{name:path}/dids", status_code=201, summary="Attach DIDs")
 def attach(context: ContextDep, actor: ActorDep, scope: PathText, name: PathText, body: BodyDep) -> Response:
     sent = parse(_ATTACH, body)
     children = [child.as_child() for child in sent.dids]
@@ -269,7 +269,7 @@ def get_metadata(
     return json_response(metadata.get_metadata(context, scope, name, plugin=plugin))
 
 
-@router.post("/{scope}/{name:path}/meta", summary="Set metadata of a DID")
+@router.post("/{scope}/{name:path}/meta", status_code=201, summary="Set metadata of a DID")
 def set_metadata(
     context: ContextDep, actor: ActorDep, scope: PathText, name: PathText, body: BodyDep
 ) -> Response:
@@ -286,7 +286,9 @@ def delete_metadata(
     return Response()
 
 
-@router.post("/{scope}/{name:path}/meta/{key}", summary="Set one key of the metadata of a DID")
+@router.post(
+    "/{scope}/{name:path}/meta/{key}", status_code=201, summary="Set one key of the metadata of a DID"
+)
 def set_metadata_key(
     context: ContextDep,
     actor: ActorDep,
@@ -327,7 +329,7 @@ def get_did(
     return json_response(dids.get_did(context, scope, name, with_totals=totals))
 
 
-@router.post("/{scope}/{name:path}", summary="Add a dataset or container")
+@router.post("/{scope}/{name:path}", status_code=201, summary="Add a dataset or container")
 def add_did(context: ContextDep, actor: ActorDep, scope: PathText, name: PathText, body: BodyDep) -> Response:
     dids.add_collections(context, actor, [parse(CollectionBody, body).as_new(scope, name)])
     return Response(status_code=201)

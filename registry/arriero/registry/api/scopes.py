@@ -22,7 +22,7 @@ def list_owners(context: ContextDep, actor: ActorDep) -> Response:
     return json_response(accounts.list_scopes(context))
 
 
-@router.put("/{account}/{scope}", summary="Give a scope to an account")
+@router.put("/{account}/{scope}", status_code=201, summary="Give a scope to an account")
 def update_scope(context: ContextDep, actor: ActorDep, account: PathText, scope: PathText) -> Response:
     accounts.update_scope(context, actor, account, scope)
     # what Rucio's client waits for
