@@ -15,6 +15,7 @@ _TYPE = r"[A-Za-z][A-Za-z0-9-]*|\d+(?:\.\d+)*"
 _ONE = re.compile(rf"({_TYPE})=(.*)", re.DOTALL)
 _ANOTHER = re.compile(rf"/(?:{_TYPE})=")
 _SLASHED = re.compile(rf"(?:/(?:{_TYPE})=[^/]+(?:/(?!(?:{_TYPE})=)[^/]+)*)+")
+_ESCAPED = frozenset(',+"\\<>;=# /')
 _PROXY = re.compile(r"(.+)/CN=(?:proxy|limited proxy|\d+)", re.DOTALL)
 
 
@@ -97,9 +98,11 @@ def _unescaped(text: str) -> str:
         elif pair := re.match(r"[0-9A-Fa-f]{2}", text[index + 1 : index + 3]):
             out.append(int(pair.group(), 16))
             index += 3
-        else:
-            out += text[index + 1 : index + 2].encode()
+        elif text[index + 1 : index + 2] in _ESCAPED:
+            out += text[index + 1].encode()
             index += 2
+        else:
+            raise InvalidInput("a subject has an escape that is none")
     try:
         return out.decode()
     except UnicodeDecodeError as error:
