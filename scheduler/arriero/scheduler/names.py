@@ -8,8 +8,9 @@ SWEEP_EVALUATIONS: Final = "arriero.maintenance.sweep_evaluations"
 SWEEP_REQUESTS: Final = "arriero.maintenance.sweep_requests"
 SWEEP_ARRIVALS: Final = "arriero.maintenance.sweep_arrivals"
 SWEEP_RULES: Final = "arriero.maintenance.sweep_rules"
+SWEEP_REPLICAS: Final = "arriero.maintenance.sweep_replicas"
 
-SWEEPS: Final = (SWEEP_EVALUATIONS, SWEEP_REQUESTS, SWEEP_ARRIVALS, SWEEP_RULES)
+SWEEPS: Final = (SWEEP_EVALUATIONS, SWEEP_REQUESTS, SWEEP_ARRIVALS, SWEEP_RULES, SWEEP_REPLICAS)
 
 QUEUES: Final = ("rules", "transfer", "delete", "maintenance")
 

@@ -5,12 +5,15 @@ Retries live in the database (``attempt``, ``not_before``), never in Celery: no 
 
 from celery import Celery
 
+from arriero.registry.services.bad_replicas import end_unavailability
+from arriero.registry.services.rule_moves import release_parents
 from arriero.registry.services.rule_removal import remove_expired_rules
 from arriero.scheduler.names import (
     EVALUATE,
     RUN_TRANSFERS,
     SWEEP_ARRIVALS,
     SWEEP_EVALUATIONS,
+    SWEEP_REPLICAS,
     SWEEP_REQUESTS,
     SWEEP_RULES,
 )
@@ -54,4 +57,9 @@ def add_tasks(app: Celery, work: Work) -> None:
 
     @app.task(name=SWEEP_RULES, shared=False)
     def sweep_rules() -> None:
+        release_parents(work.context)
         remove_expired_rules(work.context)
+
+    @app.task(name=SWEEP_REPLICAS, shared=False)
+    def sweep_replicas() -> None:
+        end_unavailability(work.context)

@@ -188,7 +188,7 @@ def declare_within(
     RulesCame
         Begin anew.
     """
-    looked_at = _stage(connection, replicas)
+    looked_at = _stage(connection, actor, replicas)
     found = sets.found_replicas(connection)
     known = {row["place"] for row in found}
     refused = [
@@ -197,10 +197,15 @@ def declare_within(
         if place not in known
     ]
     faults = _declare_found(connection, actor, found, declaration)
+    if replicas:
+        count = len(replicas) - len(refused) - len(faults)
+        detail = {"state": declaration.state, "count": count, "reason": declaration.reason}
+        target = Refused.of(replicas[0], looked_at[0]).shown
+        audit.record(connection, actor, Action.REPLICA_DECLARE, target, **detail)
     return refused + [(Refused.of(replicas[row["place"]], row["rse"]), fault) for row, fault in faults]
 
 
-def _stage(connection: Connection, replicas: Sequence[str | Named]) -> list[str]:
+def _stage(connection: Connection, actor: Actor, replicas: Sequence[str | Named]) -> list[str]:
     """Have candidates in the database; give the RSE of each replica of the call."""
     pfns = {place: one for place, one in enumerate(replicas) if isinstance(one, str)}
     prefixes = Prefixes.load(connection) if pfns else None
@@ -221,6 +226,8 @@ def _stage(connection: Connection, replicas: Sequence[str | Named]) -> list[str]
                 require_rse(connection, one.rse or one.rse_id or "")
             looked_at[place] = rse
             if one.scope in scopes:
+                target = Target(f"{one.scope}@{rse}", owner=scopes[one.scope].owner, rse=rse)
+                authorize(actor, Action.REPLICA_DECLARE, target)
                 rows.append((place, rses[rse].id, scopes[one.scope].id, one.name, None))
     sets.stage_candidates(connection, rows)
     return looked_at
@@ -246,9 +253,6 @@ def _declare_found(
     if chosen:
         _take_effect(connection, actor, declaration)
         _tell(connection, declaration.state, chosen, declaration.sentence)
-        target = f"{chosen[0]['scope']}:{chosen[0]['name']}@{chosen[0]['rse']}"
-        detail = {"state": declaration.state, "count": len(chosen), "reason": declaration.reason}
-        audit.record(connection, actor, Action.REPLICA_DECLARE, target, **detail)
     return faults
 
 

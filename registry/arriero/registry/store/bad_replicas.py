@@ -58,7 +58,7 @@ def declare(
         literal(state.value),
         cast(literal(reason), Text),
         literal(account_id),
-        cast(literal(expires_at, UtcDateTime()), UtcDateTime()) if expires_at else null(),
+        literal(expires_at, UtcDateTime()) if expires_at else null(),
         instant,
         instant,
     ).order_by(staged_replicas.c.file_id, staged_replicas.c.rse_id)
