@@ -11,6 +11,7 @@ from arriero.registry.schema.tables import identities as identity_table
 from arriero.registry.schema.tables import rse_attributes, rse_protocols
 from arriero.registry.schema.tables import rses as rse_table
 from arriero.registry.services import accounts, identities, rses
+from arriero.registry.services import rse_attributes as rse_settled
 from arriero.registry.services import rse_protocols as protocols
 from arriero.registry.services.authentication import authenticate, login
 from arriero.registry.services.bootstrap import bootstrap
@@ -106,15 +107,15 @@ def test_the_path_algorithm_is_known_and_stays_once_there_are_replicas(catalogue
     catalogue.scope()
     catalogue.rse("SITE")
     with pytest.raises(RSEError, match="no LFN-to-PFN algorithm"):
-        rses.set_attribute(catalogue.context, catalogue.root, "SITE", "lfn2pfn_algorithm", "guess")
-    rses.set_attribute(catalogue.context, catalogue.root, "SITE", "lfn2pfn_algorithm", "hash")
+        rse_settled.set_attribute(catalogue.context, catalogue.root, "SITE", "lfn2pfn_algorithm", "guess")
+    rse_settled.set_attribute(catalogue.context, catalogue.root, "SITE", "lfn2pfn_algorithm", "hash")
     catalogue.files("SITE", ["a"])
     before = catalogue.snapshot_of(rse_attributes)
     for change in (
-        lambda: rses.set_attribute(
+        lambda: rse_settled.set_attribute(
             catalogue.context, catalogue.root, "SITE", "lfn2pfn_algorithm", "identity"
         ),
-        lambda: rses.delete_attribute(catalogue.context, catalogue.root, "SITE", "lfn2pfn_algorithm"),
+        lambda: rse_settled.delete_attribute(catalogue.context, catalogue.root, "SITE", "lfn2pfn_algorithm"),
     ):
         with pytest.raises(Conflict, match="replicas"):
             change()

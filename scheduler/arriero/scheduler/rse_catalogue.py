@@ -1,7 +1,7 @@
 """What the scheduler has to know of the RSEs, read in five statements whatever their number."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ class RseCatalogue:
 
 
 def load_rses(connection: Connection) -> RseCatalogue:
-    """Read all RSEs."""
+    """Read all RSEs but those that were removed."""
     attributes: dict[int, dict[str, str]] = defaultdict(dict)
     for row in connection.execute(
         select(rse_attributes.c.rse_id, rse_attributes.c.key, rse_attributes.c.value)
@@ -120,8 +120,17 @@ def load_rses(connection: Connection) -> RseCatalogue:
             protocols=tuple(protocols[row.id]),
             free=free.get(row.id),
         )
-        for row in connection.execute(select(rses).order_by(rses.c.id))
+        for row in connection.execute(select(rses).where(rses.c.deleted_at.is_(None)).order_by(rses.c.id))
     )
+
+
+def hold_rses(connection: Connection, rse_ids: Collection[int]) -> bool:
+    """Keep RSEs from being removed until the transaction ends; False when one of them has been."""
+    if not rse_ids:
+        return True
+    chosen = select(rses.c.id).where(rses.c.id.in_(rse_ids), rses.c.deleted_at.is_(None)).order_by(rses.c.id)
+    held = connection.scalars(chosen.with_for_update(read=True, key_share=True)).all()
+    return len(held) == len(rse_ids)
 
 
 def _free(connection: Connection) -> dict[int, int]:

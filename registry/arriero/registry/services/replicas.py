@@ -62,7 +62,7 @@ def register_within(
     """Do what `add_replicas` does within a transaction that has begun; ring the bell after the commit."""
     if len(files) > context.settings.max_bulk_items:
         raise InvalidInput(f"at most {context.settings.max_bulk_items} files in one call")
-    require_rse(connection, rse_name)
+    require_rse(connection, rse_name, hold=True)
     rse = load_rses(connection, [rse_name])[rse_name]
     scopes = require_scopes(connection, (file.scope for file in files))
     denied = _authorize(actor, rse_name, files, scopes)

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping
+from sqlalchemy.exc import IntegrityError
 
 from arriero.registry.errors import Conflict, InvalidInput, NotFound, RegistryError, TooLarge, Unsupported
 from arriero.registry.services import audit
@@ -131,7 +133,11 @@ def import_rses(
         audit.record(connection, actor, Action.RSE_IMPORT, "rses", **counted)
         return counted
 
-    return context.database.run(work)
+    try:
+        return context.database.run(work)
+    except IntegrityError:
+        # another import has just added what is new here: now it is not new any more
+        return context.database.run(work)
 
 
 @contextmanager
@@ -248,7 +254,7 @@ def _write_rses(
         connection,
         [
             {"name": name, **one.settings, "details": merged_details(None, one.settings.get("details", {}))}
-            for name, one in wanted.items()
+            for name, one in sorted(wanted.items(), key=itemgetter(0))
             if name not in before
         ],
     )

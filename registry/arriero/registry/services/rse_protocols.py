@@ -97,7 +97,7 @@ def protocol_values(rse: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "port": options.get("port") or 0,
         "prefix": options.get("prefix") or "",
         "impl": options.get("impl") or _IMPLEMENTATIONS.get(scheme, _ANY_IMPLEMENTATION),
-        "domains": read_domains(options.get("domains") or {}),
+        "domains": read_domains(options.get("domains")),
         "extended_attributes": options.get("extended_attributes"),
     }
     _check(rse, values)
@@ -124,6 +124,8 @@ def read_domains(given: Any) -> Domains:
     InvalidInput
         With Rucio's class for each of: no such domain, no such operation, no such priority.
     """
+    if given is None:
+        return {}
     if not isinstance(given, Mapping) or not set(given) <= set(DOMAINS):
         raise InvalidInput(
             f"domains of a protocol are {' and '.join(DOMAINS)}", rucio_class="RSEProtocolDomainNotSupported"
@@ -195,7 +197,7 @@ def update_protocols(
             f"{', '.join(fixed)} of a protocol cannot change: delete it and add another",
             rucio_class="InvalidObject",
         )
-    domains = read_domains(options.get("domains") or {})
+    domains = read_domains(options.get("domains"))
 
     def work(connection: Connection) -> None:
         row = require_rse(connection, name, lock=True)
@@ -217,8 +219,11 @@ def changed_protocol(
     rse: str, known: RowMapping, options: Mapping[str, Any], domains: Domains
 ) -> dict[str, Any]:
     """Columns of a protocol after a change."""
+    before = known["domains"] or {}
     merged = {
-        domain: {**(known["domains"] or {}).get(domain, {}), **domains.get(domain, {})} for domain in DOMAINS
+        domain: {**before.get(domain, {}), **domains.get(domain, {})}
+        for domain in DOMAINS
+        if domain in before or domain in domains
     }
     kept = {key: known[key] for key in KEYS}
     return protocol_values(rse, {**kept, **options, "domains": merged})
