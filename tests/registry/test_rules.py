@@ -17,6 +17,7 @@ from arriero.registry.schema.tables import (
 from arriero.registry.services.authorisation import Denied
 from arriero.registry.services.locks import list_dataset_locks, list_dataset_locks_at, list_rule_locks
 from arriero.registry.services.rses import update_rse
+from arriero.registry.services.rule_approval import decide_rule
 from arriero.registry.services.rule_changes import update_rule
 from arriero.registry.services.rule_removal import remove_rule
 from arriero.registry.services.rule_specs import RuleSpec
@@ -121,12 +122,12 @@ def test_a_rule_that_asks_for_approval_waits_for_an_administrator(site):
     assert get_rule(site.context, uuid.hex)["state"] is RuleState.WAITING_APPROVAL
     assert site.generation(uuid) is None
     with pytest.raises(Denied):
-        update_rule(site.context, alice, uuid.hex, {"approve": True})
-    update_rule(site.context, site.root, uuid.hex, {"approve": True})
+        decide_rule(site.context, alice, uuid.hex, approve=True)
+    decide_rule(site.context, site.root, uuid.hex, approve=True)
     assert get_rule(site.context, uuid.hex)["state"] is RuleState.INJECT
     assert site.generation(uuid) == 1
     with pytest.raises(Conflict):
-        update_rule(site.context, site.root, uuid.hex, {"approve": True})
+        decide_rule(site.context, site.root, uuid.hex, approve=True)
 
 
 def test_rules_are_for_ones_own_account(site):
@@ -188,8 +189,20 @@ def test_a_rule_changes_what_may_change(site):
         ({"lifetime": "soon"}, InvalidInput),
         ({"locked": "yes"}, InvalidInput),
         ({"source_replica_expression": "NOWHERE"}, InvalidInput),
-        ({"child_rule_id": uuid4().hex}, Unsupported),
-        ({"state": "STUCK"}, Unsupported),
+        ({"source_replica_expression": 5}, InvalidInput),
+        ({"activity": None}, InvalidInput),
+        ({"priority": 2.5}, InvalidInput),
+        ({"comment": ["x"]}, InvalidInput),
+        ({"meta": "x" * 5000}, InvalidInput),
+        ({"boost_rule": "yes"}, InvalidInput),
+        ({"account": "nobody"}, NotFound),
+        ({"child_rule_id": uuid4().hex}, NotFound),
+        ({"child_rule_id": uuid.hex}, InvalidInput),
+        ({"comment": "x", "eol_at": "2030-01-01"}, Unsupported),
+        ({"comment": "x", "copies": 2}, InvalidInput),
+        ({"cancel_requests": True}, InvalidInput),
+        ({"state": "OK"}, InvalidInput),
+        ({"state": "HAPPY"}, InvalidInput),
         ({"state": "INJECT"}, Conflict),
     ]
     for options, error in refused:

@@ -69,3 +69,7 @@ def place(
                         )
                     )
         connection.execute(dataset_locks.insert().values(rule_id=rule_id, group_id=group_id, rse_id=rse_id))
+        count = rules.c[f"locks_{state.value.lower()}"]
+        connection.execute(
+            rules.update().where(rules.c.id == rule_id).values({count.name: count + len(names)})
+        )

@@ -21,6 +21,7 @@ from arriero.registry.services import authentication
 from arriero.registry.services.bootstrap import bootstrap
 from arriero.registry.services.context import Context
 from arriero.registry.settings import Settings
+from arriero.scheduler.rule_engine import Engine
 from support.database import migrated_database
 from support.services import Services, drop_database
 
@@ -83,7 +84,8 @@ def _served(services: Services, kind: str, directory: Path, **settings: object) 
     database_url = migrated_database(services, kind, directory)
     database = Database(database_url)
     bootstrap(database, ROOT, PASSWORD)
-    context = Context(database, Settings(**settings), SilentDoorbell())  # type: ignore[arg-type]
+    chosen = Settings(**settings)  # type: ignore[arg-type]
+    context = Context(database, chosen, SilentDoorbell(), Engine(chosen))
     # with its protocol named: asyncio turns Nagle's algorithm off only where it can see that it is TCP
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as bound:
         bound.bind(("127.0.0.1", 0))

@@ -1,7 +1,13 @@
 """What the registry needs from the layers above it, which it must not import."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+from sqlalchemy import Connection
+
+from arriero.registry.states import RuleState
 
 
 class Bell(StrEnum):
@@ -26,3 +32,64 @@ class SilentDoorbell:
 
     def ring(self, bell: Bell) -> None:
         """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRse:
+    """One RSE of a rule's expression, and what the rule would make of it."""
+
+    rse: str
+    chosen: bool
+    reason: str
+    """Why it was chosen or dropped: of the first group of files for which it was."""
+    files: int = 0
+    bytes: int = 0
+    """Of the locks there would be; those that follow are parts of them."""
+    there_files: int = 0
+    there_bytes: int = 0
+    under_way_files: int = 0
+    under_way_bytes: int = 0
+    to_move_files: int = 0
+    to_move_bytes: int = 0
+    stuck_files: int = 0
+    stuck_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RulePlan:
+    """What an evaluation would do now."""
+
+    state: RuleState
+    reason: str | None
+    """Why not everything can be done."""
+    files: int
+    """Files that would be placed, each once."""
+    bytes: int
+    rses: Sequence[PlannedRse]
+    """Those that would have locks first, then those that were dropped."""
+
+
+class RuleEngine(Protocol):
+    """Decides about rules, as the evaluations in the background do.
+
+    Both take a connection within a transaction that the caller has begun, and a rule that it has inserted there.
+    """
+
+    def plan(self, connection: Connection, rule_id: int) -> RulePlan:
+        """Tell what evaluating the rule would do. Its transaction must be rolled back: it leaves traces."""
+        ...
+
+    def place_at_once(self, connection: Connection, rule_id: int, *, instead_of: int) -> str | None:
+        """Place a rule on what is AVAILABLE already where another has OK locks.
+
+        Parameters
+        ----------
+        instead_of
+            Id of the other.
+
+        Returns
+        -------
+        str or None
+            Why that cannot be done; the transaction must be rolled back then. None: every lock is OK.
+        """
+        ...

@@ -173,6 +173,21 @@ GROUPING_LETTERS: Mapping[RuleGrouping, str] = {
     RuleGrouping.NONE: "N",
 }
 
+REQUEST_LETTERS: Mapping[RequestState, str] = {
+    RequestState.QUEUED: "Q",
+    RequestState.SUBMITTED: "S",
+    RequestState.DONE: "D",
+    RequestState.FAILED: "F",
+}
+
+RUCIO_REQUEST_LETTERS = frozenset("QGSFDLNOAMUWP")
+"""Letters of Rucio's request states; those that are not in `REQUEST_LETTERS` name what no request of ours ever is."""
+
+DIRECTION_LETTERS: Mapping[TransferDirection, str] = {
+    TransferDirection.SOURCE: "S",
+    TransferDirection.DESTINATION: "D",
+}
+
 BAD_REPLICA_LETTERS: Mapping[BadReplicaState, str] = {
     BadReplicaState.BAD: "B",
     BadReplicaState.SUSPICIOUS: "S",

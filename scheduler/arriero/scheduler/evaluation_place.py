@@ -32,7 +32,6 @@ from arriero.scheduler.evaluation_words import (
     COPY,
     NO_SOURCE,
     OUTCOMES,
-    THERE,
     WAITING_CODES,
     Scope,
     Window,
@@ -158,7 +157,7 @@ def _new_by_file(scope: Scope, slots: int) -> Select[Any]:
         select(file.file_id, file.bytes, replicas.c.rse_id, literal(1).label("score"))
         .join(replicas, replicas.c.file_id == file.file_id)
         .join(eval_rses, and_(eval_rses.c.rse_id == replicas.c.rse_id, eval_rses.c.is_candidate))
-        .where(replicas.c.state.in_(THERE))
+        .where(replicas.c.state.in_(scope.there))
     )
     by_slot = select(
         file.file_id, file.bytes, eval_slots.c.rse_id, (eval_slots.c.rank + 2).label("score")

@@ -27,7 +27,6 @@ from arriero.registry.dialect import bulk_insert
 from arriero.registry.schema.tables import contents, dataset_locks, dids, locks, replicas, scopes
 from arriero.registry.states import DidType, RuleGrouping
 from arriero.scheduler.evaluation_words import (
-    THERE,
     Chunk,
     GroupTotal,
     Scope,
@@ -217,7 +216,7 @@ def present_bytes(connection: Connection, scope: Scope) -> dict[int, dict[int, i
         .select_from(member)
         .join(replicas, replicas.c.file_id == member.c.file_id)
         .join(eval_rses, and_(eval_rses.c.rse_id == replicas.c.rse_id, eval_rses.c.is_candidate))
-        .where(replicas.c.state.in_(THERE))
+        .where(replicas.c.state.in_(scope.there))
         .group_by(member.c.group_id, replicas.c.rse_id)
     )
     present: dict[int, dict[int, int]] = {}

@@ -64,6 +64,8 @@ class Eligible:
     """Of those that can be chosen from; empty when they are too few."""
     fault: str | None
     """Why nothing can be placed."""
+    dropped: tuple[Dropped, ...] = ()
+    """Those that no group can go to."""
 
 
 def eligible(rule: RuleFacts, known: RseCatalogue) -> Eligible:
@@ -71,7 +73,10 @@ def eligible(rule: RuleFacts, known: RseCatalogue) -> Eligible:
         named = known.matching(rule.counts.expression)
     except InvalidExpression as error:
         return Eligible((), {}, f"RSE expression: {error}")
-    candidates = [known.by_id[rse_id].as_candidate() for rse_id in sorted(named)]
+    return eligible_of(rule, [known.by_id[rse_id].as_candidate() for rse_id in sorted(named)])
+
+
+def eligible_of(rule: RuleFacts, candidates: Sequence[Candidate]) -> Eligible:
     weights, dropped = usable(candidates, weight=rule.weight, ignore_availability=rule.ignore_availability)
     full: list[Dropped] = []
     if rule.scope.by_file and rule.scope.did_type is not DidType.FILE:
@@ -82,8 +87,9 @@ def eligible(rule: RuleFacts, known: RseCatalogue) -> Eligible:
         ]
         weights = {rse_id: weights[rse_id] for rse_id in weights.keys() - {one.rse_id for one in full}}
     if len(weights) < rule.scope.copies:
-        return Eligible(candidates, {}, refusal(rule.scope.copies, len(weights), [*dropped, *full]))
-    return Eligible(candidates, weights, None)
+        said = refusal(rule.scope.copies, len(weights), [*dropped, *full])
+        return Eligible(candidates, {}, said, (*dropped, *full))
+    return Eligible(candidates, weights, None, (*dropped, *full))
 
 
 def sources(rule: RuleFacts, known: RseCatalogue) -> list[int]:

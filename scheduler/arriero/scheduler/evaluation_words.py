@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from arriero.registry.states import DidType, LockState, ReplicaState, RuleGrouping
+from arriero.registry.store.rule_work import RETRY_NOW
 
 THERE = (ReplicaState.AVAILABLE, ReplicaState.COPYING)
 """States of a replica that count as bytes of a group at an RSE."""
@@ -33,8 +34,8 @@ OUTCOMES = {
 }
 """What a replica that is there already decides; without one, or with an UNAVAILABLE one, it takes a copy."""
 
-WAITING_CODES = (NO_SOURCE, BEING_DELETED, BAD_REPLICA)
-"""Codes of STUCK locks that come right as soon as their cause has gone; others wait out their time."""
+WAITING_CODES = (NO_SOURCE, BEING_DELETED, BAD_REPLICA, RETRY_NOW)
+"""Codes of STUCK locks that are tried as soon as they are looked at; others wait out their time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Scope:
     did_type: DidType
     grouping: RuleGrouping
     copies: int
+    there: tuple[ReplicaState, ...] = THERE
+    """States of a replica that draw a file to its RSE."""
 
     @property
     def by_file(self) -> bool:

@@ -9,6 +9,7 @@ from arriero.registry.migrate import check
 from arriero.registry.services.context import Context
 from arriero.scheduler.app import create_celery
 from arriero.scheduler.doorbell import CeleryDoorbell
+from arriero.scheduler.rule_engine import Engine
 
 
 @click.command("serve")
@@ -28,7 +29,7 @@ def command(session: Session, host: str, port: int) -> None:
     check(url)
     bound = listen(host, port)
     database = Database(url, pool_size=settings.database_pool_size)
-    context = Context(database, settings, CeleryDoorbell(create_celery(settings)))
+    context = Context(database, settings, CeleryDoorbell(create_celery(settings)), Engine(settings))
     try:
         serve(context, bound, lambda: click.echo(f"Arriero serves {url_of(bound)}"))
     finally:

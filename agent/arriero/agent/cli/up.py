@@ -21,6 +21,7 @@ from arriero.registry.services.context import Context
 from arriero.scheduler.app import create_celery
 from arriero.scheduler.doorbell import CeleryDoorbell
 from arriero.scheduler.embedded import EmbeddedWorker
+from arriero.scheduler.rule_engine import Engine
 
 ROOT = "root"
 
@@ -62,7 +63,8 @@ def command(session: Session, directory: Path, host: str, port: int) -> None:
             password_file = _ensure_root(database, directory)
             bound = listen(host, port)
             _write_client_settings(directory, url_of(bound), password_file)
-            context = Context(database, settings, CeleryDoorbell(create_celery(settings)))
+            doorbell = CeleryDoorbell(create_celery(settings))
+            context = Context(database, settings, doorbell, Engine(settings))
             worker = EmbeddedWorker(context)
             worker.start()
             try:

@@ -3,18 +3,20 @@
 from dataclasses import dataclass
 
 from arriero.registry.database import Database
-from arriero.registry.ports import Doorbell
+from arriero.registry.ports import Doorbell, RuleEngine
 from arriero.registry.settings import Settings
 from arriero.registry.states import Role
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The process's database, settings and doorbell; handed to every service."""
+    """The process's database, settings, doorbell and rule engine; handed to every service."""
 
     database: Database
     settings: Settings
     doorbell: Doorbell
+    engine: RuleEngine | None = None
+    """None: nothing that needs it can be asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.rules import parse_rule_id, require_rule
 from arriero.registry.store import audit as audit_store
 from arriero.registry.store import rules as store
+from arriero.registry.store.rule_history import append_end, append_history
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,12 @@ def remove_rule(
                 f"rule {uuid.hex} is locked: unlock it first (rule update --locked False)",
                 rucio_class="UnsupportedOperation",
             )
+        if row["child_uuid"] is not None:
+            raise Conflict(
+                f"rule {uuid.hex} goes by itself when rule {row['child_uuid'].hex}, which replaces it, is OK; to "
+                "remove it now, part them first (rule update --child-rule-id None)",
+                rucio_class="UnsupportedOperation",
+            )
         purge = row["purge_replicas"] if purge_replicas is None else purge_replicas
         detail: Mapping[str, object] = {"purge_replicas": purge, "now": now}
         audit.record(connection, actor, Action.RULE_REMOVE, uuid.hex, **detail)
@@ -60,7 +67,7 @@ def remove_rule(
             end_rule(connection, row, purge=purge, account=actor.account, reason="removed")
             return
         store.update_rule(connection, row["id"], {"expires_at": after(GRACE_S), "purge_replicas": purge})
-        store.append_history(
+        append_history(
             connection,
             uuid,
             account=actor.account,
@@ -139,7 +146,5 @@ def end_rule(
     store.lock_replicas_of(connection, rule_id)
     store.release_replicas(connection, rule_id, purge=purge)
     store.cancel_requests(connection, rule_id)
-    store.append_history(
-        connection, row["uuid"], account=account, from_state=row["state"], to_state=None, reason=reason
-    )
+    append_end(connection, rule_id, account=account, reason=reason)
     store.delete_rule(connection, rule_id)

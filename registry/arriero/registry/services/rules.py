@@ -1,34 +1,32 @@
 """Replication rules: adding, finding and changing them. Doing them is the scheduler's."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection, RowMapping, literal
 from sqlalchemy import select as sql_select
-from sqlalchemy.sql import Select
 
 from arriero.registry.errors import Conflict, InvalidInput, NotFound
 from arriero.registry.ports import Bell
 from arriero.registry.schema.base import after
-from arriero.registry.schema.tables import accounts, dids, rules, scopes
+from arriero.registry.schema.tables import rules
 from arriero.registry.services import audit
+from arriero.registry.services.account_limits import require_room
 from arriero.registry.services.accounts import require_account
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.lookups import require_did, require_dids
-from arriero.registry.services.rule_specs import RuleSpec, check_copies, check_spec
-from arriero.registry.states import (
-    GROUPING_LETTERS,
-    RULE_LETTERS,
-    DidType,
-    RuleGrouping,
-    RuleState,
-)
+from arriero.registry.services.rule_filters import filtered
+from arriero.registry.services.rule_specs import RuleSpec, check_spec
+from arriero.registry.states import RuleState
 from arriero.registry.store import contents
 from arriero.registry.store import dids as did_store
 from arriero.registry.store import rules as store
+from arriero.registry.store import subscriptions as subscription_store
 from arriero.registry.store.evaluations import raise_evaluations
+from arriero.registry.store.rule_history import append_births, lives_of
 from arriero.registry.store.streaming import streamed
 
 NOTIFICATIONS: Mapping[str, str] = {"N": "NO", "Y": "YES", "C": "CLOSE", "P": "PROGRESS"}
@@ -72,7 +70,12 @@ def require_rule(connection: Connection, uuid: UUID, *, lock: bool = False) -> R
 
 
 def add_rules(
-    context: Context, actor: Actor, spec: RuleSpec, targets: Sequence[tuple[str, str]]
+    context: Context,
+    actor: Actor,
+    spec: RuleSpec,
+    targets: Sequence[tuple[str, str]],
+    *,
+    rule_ids: Sequence[str] | None = None,
 ) -> list[UUID]:
     """Add a rule on each of some DIDs; all of them, or none. Evaluation follows by itself.
 
@@ -80,6 +83,8 @@ def add_rules(
     ----------
     targets
         Pairs of scope and name.
+    rule_ids
+        Ids that the rules are to have, as a dry run gave them; None makes new ones.
 
     Returns
     -------
@@ -89,82 +94,144 @@ def add_rules(
     Raises
     ------
     NotFound
-        A DID or the account is not there.
+        A DID, the account or the subscription is not there.
     InvalidInput, InvalidExpression
         The rule cannot be meant.
     Conflict
         The account has that rule already, or there are too few RSEs that can be written to.
     """
+    check_targets(targets)
+    uuids = None if rule_ids is None else [parse_rule_id(text) for text in rule_ids]
+    added = context.database.run(lambda connection: add_within(connection, actor, spec, targets, uuids=uuids))
+    context.doorbell.ring(Bell.EVALUATIONS)
+    return added
+
+
+def check_targets(targets: Sequence[tuple[str, str]]) -> None:
+    """Verify that a rule can be added on so many DIDs in one call.
+
+    Raises
+    ------
+    InvalidInput
+        It cannot.
+    """
     if not 1 <= len(targets) <= MAX_DIDS:
         raise InvalidInput(f"a rule is added on 1 to {MAX_DIDS} DIDs in one call")
-    uuids = context.database.run(lambda connection: add_within(connection, actor, spec, targets))
-    context.doorbell.ring(Bell.EVALUATIONS)
-    return uuids
 
 
 def add_within(
-    connection: Connection, actor: Actor, spec: RuleSpec, targets: Sequence[tuple[str, str]]
+    connection: Connection,
+    actor: Actor,
+    spec: RuleSpec,
+    targets: Sequence[tuple[str, str]],
+    *,
+    uuids: Sequence[UUID] | None = None,
+    needs_no_copy: bool = False,
 ) -> list[UUID]:
-    """Do what `add_rules` does within a transaction that has begun; ring the bell after the commit."""
+    """Do what `add_rules` does within a transaction that has begun; ring the bell after the commit.
+
+    Parameters
+    ----------
+    needs_no_copy
+        The rules will lie on what is there already: nothing is written to any RSE for them.
+    """
     account = spec.account or actor.account
     first = f"{targets[0][0]}:{targets[0][1]}"
     authorize(actor, Action.RULE_ADD, Target(first, owner=account))
     account_id = require_account(connection, account)
     found = require_dids(connection, targets)
-    check_spec(connection, spec)
+    check_spec(connection, replace(spec, ignore_availability=True) if needs_no_copy else spec)
+    chosen = [found[target] for target in dict.fromkeys(targets)]
     # what is attached at the same moment waits here, or is seen by the evaluation
-    did_store.lock_dids(connection, [row["id"] for row in found.values()])
-    uuids = [_insert(connection, actor, spec, account_id, found[target]) for target in dict.fromkeys(targets)]
+    did_store.lock_dids(connection, [row["id"] for row in chosen])
+    _refuse_duplicates(connection, spec, account_id, chosen)
+    added = _new_uuids(connection, len(chosen), uuids)
+    if not needs_no_copy:
+        require_room(connection, actor, account_id, spec, chosen)
+    _insert(connection, spec, account_id, chosen, added)
+    append_births(connection, added, account=actor.account)
     if not spec.ask_approval:
-        new = sql_select(rules.c.id).where(rules.c.uuid.in_(uuids))
+        new = sql_select(rules.c.id).where(rules.c.uuid.in_(added))
         raise_evaluations(connection, new, delay_s=spec.delay_injection_s)
     audit.record(
         connection,
         actor,
         Action.RULE_ADD,
         first,
-        rules=[uuid.hex for uuid in uuids],
+        rules=[uuid.hex for uuid in added],
         rse_expression=spec.rse_expression,
         copies=spec.copies,
     )
-    return uuids
+    return added
 
 
-def _insert(connection: Connection, actor: Actor, spec: RuleSpec, account_id: int, did: RowMapping) -> UUID:
-    if store.rule_exists(connection, did["id"], account_id, spec.rse_expression, spec.copies):
-        raise Conflict(
-            f"there is a rule for {spec.copies} copies on {spec.rse_expression} of {did['scope']}:{did['name']} "
-            "for this account already",
-            rucio_class="DuplicateRule",
-        )
-    uuid = uuid4()
+def _insert(
+    connection: Connection,
+    spec: RuleSpec,
+    account_id: int,
+    chosen: Sequence[RowMapping],
+    uuids: Sequence[UUID],
+) -> None:
     state = RuleState.WAITING_APPROVAL if spec.ask_approval else RuleState.INJECT
-    store.insert_rule(
-        connection,
-        {
-            "uuid": uuid,
-            "did_id": did["id"],
-            "account_id": account_id,
-            "rse_expression": spec.rse_expression,
-            "copies": spec.copies,
-            "grouping": spec.grouping,
-            "weight": spec.weight,
-            "state": state,
-            "activity": spec.activity,
-            "priority": spec.priority,
-            "source_replica_expression": spec.source_replica_expression,
-            "locked": spec.locked,
-            "purge_replicas": spec.purge_replicas,
-            "ignore_availability": spec.ignore_availability,
-            "ignore_account_limit": spec.ignore_account_limit,
-            "notification": spec.notification,
-            "comments": spec.comment,
-            "meta": spec.meta,
-            "expires_at": None if spec.lifetime_s is None else after(spec.lifetime_s),
-        },
+    values = {
+        "account_id": account_id,
+        "rse_expression": spec.rse_expression,
+        "copies": spec.copies,
+        "grouping": spec.grouping,
+        "weight": spec.weight,
+        "state": state,
+        "activity": spec.activity,
+        "priority": spec.priority,
+        "source_replica_expression": spec.source_replica_expression,
+        "locked": spec.locked,
+        "purge_replicas": spec.purge_replicas,
+        "ignore_availability": spec.ignore_availability,
+        "ignore_account_limit": spec.ignore_account_limit,
+        "notification": spec.notification,
+        "comments": spec.comment,
+        "meta": spec.meta,
+        "subscription_id": _subscription_of(connection, spec, account_id),
+        "expires_at": None if spec.lifetime_s is None else after(literal(spec.lifetime_s)),
+    }
+    keys = [(uuid, row["id"]) for uuid, row in zip(uuids, chosen, strict=True)]
+    store.insert_rules(connection, values, keys)
+
+
+def _refuse_duplicates(
+    connection: Connection, spec: RuleSpec, account_id: int, chosen: Sequence[RowMapping]
+) -> None:
+    names = {row["id"]: f"{row['scope']}:{row['name']}" for row in chosen}
+    for did_id in store.duplicates(connection, names, account_id, spec.rse_expression, spec.copies):
+        raise duplicate_rule(spec.copies, spec.rse_expression, names[did_id])
+
+
+def duplicate_rule(copies: int, expression: str, did: str) -> Conflict:
+    """Error for a rule that is there already."""
+    return Conflict(
+        f"there is a rule for {copies} copies on {expression} of {did} for this account already",
+        rucio_class="DuplicateRule",
     )
-    store.append_history(connection, uuid, account=actor.account, from_state=None, to_state=state)
-    return uuid
+
+
+def _new_uuids(connection: Connection, count: int, wanted: Sequence[UUID] | None) -> list[UUID]:
+    if wanted is None:
+        return [uuid4() for _ in range(count)]
+    if len(set(wanted)) != count:
+        raise InvalidInput(f"rule_ids are {len(set(wanted))} different ids, and there are {count} DIDs")
+    if taken := store.known_uuids(connection, wanted):
+        raise Conflict(f"there is or was a rule {taken[0].hex}: ask for a new plan", code="rule_id_taken")
+    return list(wanted)
+
+
+def _subscription_of(connection: Connection, spec: RuleSpec, account_id: int) -> int | None:
+    if spec.subscription is None:
+        return None
+    row = subscription_store.find_by_uuid(connection, spec.subscription)
+    if row is None or row["account_id"] != account_id:
+        raise NotFound(
+            f"the account has no subscription {spec.subscription.hex}", rucio_class="SubscriptionNotFound"
+        )
+    return int(row["id"])
 
 
 def get_rule(context: Context, rule_id: str) -> dict[str, Any]:
@@ -182,7 +249,7 @@ def get_rule(context: Context, rule_id: str) -> dict[str, Any]:
 
 def wire_rule(row: RowMapping) -> dict[str, Any]:
     """Write a rule in Rucio's shape, with words for states."""
-    child = row["child_uuid"]
+    child, subscription = row["child_uuid"], row["subscription_uuid"]
     return {
         "id": row["uuid"].hex,
         "account": row["account"],
@@ -211,7 +278,7 @@ def wire_rule(row: RowMapping) -> dict[str, Any]:
         "comments": row["comments"],
         "meta": row["meta"],
         "child_rule_id": None if child is None else child.hex,
-        "subscription_id": None,
+        "subscription_id": None if subscription is None else subscription.hex,
         "split_container": False,
         "eol_at": None,
         "stuck_at": row["stuck_at"],
@@ -227,8 +294,7 @@ def list_rules(context: Context, filters: Mapping[str, str]) -> Iterator[dict[st
     Parameters
     ----------
     filters
-        Any of ``account``, ``scope``, ``name``, ``state``, ``rse_expression``, ``activity``, ``did_type``,
-        ``grouping`` and ``copies``; states as words or Rucio's letters.
+        See `arriero.registry.services.rule_filters.filtered`.
 
     Raises
     ------
@@ -237,60 +303,44 @@ def list_rules(context: Context, filters: Mapping[str, str]) -> Iterator[dict[st
     NotFound
         There is no such account.
     """
-    query = _filtered(store.rule_query(), filters)
+    query = filtered(store.rule_query(), filters)
     with context.database.snapshot() as connection:
-        if "account" in filters:
+        if "account" in filters and "*" not in filters["account"]:
             require_account(connection, filters["account"])
         with streamed(connection, query) as rows:
             for row in rows:
                 yield wire_rule(row)
 
 
-def _filtered(query: Select[Any], filters: Mapping[str, str]) -> Select[Any]:
-    columns = {
-        "account": accounts.c.name,
-        "scope": scopes.c.name,
-        "name": dids.c.name,
-        "state": rules.c.state,
-        "rse_expression": rules.c.rse_expression,
-        "activity": rules.c.activity,
-        "did_type": dids.c.type,
-        "grouping": rules.c.grouping,
-        "copies": rules.c.copies,
-    }
-    for key, text in filters.items():
-        if key not in columns:
-            raise InvalidInput(f"rules cannot be filtered by {key[:80]!a}; they can by {', '.join(columns)}")
-        query = query.where(columns[key] == _filter_value(key, text))
-    return query
-
-
-def _filter_value(key: str, text: str) -> Any:
-    try:
-        if key == "state":
-            letters = {letter: state for state, letter in RULE_LETTERS.items()}
-            return letters.get(text) or RuleState(text.upper())
-        if key == "grouping":
-            return parse_grouping(text)
-        if key == "did_type":
-            return DidType(text.upper())
-        return check_copies(int(text)) if key == "copies" else text
-    except ValueError as error:
-        raise InvalidInput(f"{key} cannot be {text[:40]!a}") from error
-
-
-def parse_grouping(text: str | None) -> RuleGrouping:
-    """Read a grouping: a word, or Rucio's letter; DATASET by default.
+def list_did_history(context: Context, scope: str, name: str) -> Iterator[dict[str, Any]]:
+    """List when rules on a DID came to be and when they went, also those that are there no more.
 
     Raises
     ------
-    ValueError
-        It is neither.
+    NotFound
+        There is no such DID.
     """
-    if text is None:
-        return RuleGrouping.DATASET
-    letters = {letter: grouping for grouping, letter in GROUPING_LETTERS.items()}
-    return letters.get(text) or RuleGrouping(text.upper())
+    with context.database.snapshot() as connection:
+        row = did_store.find_dids(connection, [(scope, name)]).get((scope, name))
+        if row is None:
+            raise NotFound(
+                f"there is no DID {scope[:40]}:{name[:200]}, and so no rule on it", rucio_class="RuleNotFound"
+            )
+        with streamed(connection, lives_of(row["id"])) as lives:
+            for life in lives:
+                yield {
+                    "rule_id": life["rule_uuid"].hex,
+                    "account": life["owner"],
+                    "rse_expression": life["rse_expression"],
+                    "state": life["to_state"] or life["from_state"],
+                    "locks_ok_cnt": life["locks_ok"],
+                    "locks_replicating_cnt": life["locks_replicating"],
+                    "locks_stuck_cnt": life["locks_stuck"],
+                    "created_at": life["rule_created_at"],
+                    "updated_at": life["at"],
+                    "changed_by": life["account"],
+                    "reason": life["reason"],
+                }
 
 
 def list_did_rules(context: Context, scope: str, name: str) -> Iterator[dict[str, Any]]:

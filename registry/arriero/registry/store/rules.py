@@ -1,10 +1,11 @@
 """Rules and their history in the database, and taking a rule away by sets."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ClauseElement,
     Connection,
     RowMapping,
     Select,
@@ -35,8 +36,9 @@ from arriero.registry.schema.tables import (
     rule_history,
     rules,
     scopes,
+    subscriptions,
 )
-from arriero.registry.states import ReplicaState, RequestState, RuleState
+from arriero.registry.states import ReplicaState, RequestState
 
 _CHILD = rules.alias("child")
 
@@ -56,39 +58,64 @@ def rule_query() -> Select[Any]:
             dids.c.bytes.label("did_bytes"),
             accounts.c.name.label("account"),
             _CHILD.c.uuid.label("child_uuid"),
+            subscriptions.c.uuid.label("subscription_uuid"),
         )
         .join(dids, dids.c.id == rules.c.did_id)
         .join(scopes, scopes.c.id == dids.c.scope_id)
         .join(accounts, accounts.c.id == rules.c.account_id)
         .outerjoin(_CHILD, _CHILD.c.id == rules.c.child_rule_id)
+        .outerjoin(subscriptions, subscriptions.c.id == rules.c.subscription_id)
         .order_by(rules.c.id)
     )
 
 
 def rule_row(connection: Connection, uuid: UUID, *, lock: bool = False) -> RowMapping | None:
     """A rule with the names of what it points at, None when there is none."""
-    query = rule_query().where(rules.c.uuid == uuid)
     if lock:
-        query = query.with_for_update(of=rules)
-    return connection.execute(query).mappings().one_or_none()
+        # by itself: who waits for the row sees what became of it, and of what it points at
+        connection.execute(select(rules.c.id).where(rules.c.uuid == uuid).with_for_update()).all()
+    return connection.execute(rule_query().where(rules.c.uuid == uuid)).mappings().one_or_none()
 
 
-def rule_exists(connection: Connection, did_id: int, account_id: int, expression: str, copies: int) -> bool:
-    """Whether an account has that rule on a DID."""
-    query = select(
-        exists().where(
-            rules.c.did_id == did_id,
-            rules.c.account_id == account_id,
-            rules.c.rse_expression == expression,
-            rules.c.copies == copies,
-        )
+def ids_of(connection: Connection, uuids: Collection[UUID]) -> list[int]:
+    """Ids of rules."""
+    return list(connection.scalars(select(rules.c.id).where(rules.c.uuid.in_(uuids)).order_by(rules.c.id)))
+
+
+def duplicates(
+    connection: Connection, did_ids: Collection[int], account_id: int, expression: str, copies: int
+) -> list[int]:
+    """Those of some DIDs on which an account has that rule already, by id."""
+    query = select(rules.c.did_id).where(
+        rules.c.did_id.in_(did_ids),
+        rules.c.account_id == account_id,
+        rules.c.rse_expression == expression,
+        rules.c.copies == copies,
     )
-    return connection.scalar(query) is True
+    return sorted(connection.scalars(query))
 
 
-def insert_rule(connection: Connection, values: Mapping[str, Any]) -> int:
-    """Insert a rule and give its id."""
-    return int(connection.scalars(insert(rules).values(**values).returning(rules.c.id)).one())
+def known_uuids(connection: Connection, uuids: Collection[UUID]) -> list[UUID]:
+    """Those of some ids that rules have or had."""
+    there = select(rules.c.uuid).where(rules.c.uuid.in_(uuids))
+    gone = select(rule_history.c.rule_uuid).where(rule_history.c.rule_uuid.in_(uuids))
+    return list(connection.scalars(there.union(gone)))
+
+
+def insert_rules(connection: Connection, values: Mapping[str, Any], keys: Sequence[tuple[UUID, int]]) -> None:
+    """Insert the same rule on several DIDs, in one statement.
+
+    Parameters
+    ----------
+    values
+        What the rules have in common.
+    keys
+        Pairs of a rule's uuid and its DID.
+    """
+    expressions = {key: value for key, value in values.items() if isinstance(value, ClauseElement)}
+    plain = {key: value for key, value in values.items() if key not in expressions}
+    rows = [{**plain, "uuid": uuid, "did_id": did_id} for uuid, did_id in keys]
+    connection.execute(insert(rules).values(**expressions) if expressions else insert(rules), rows)
 
 
 def update_rule(connection: Connection, rule_id: int, values: Mapping[str, Any]) -> None:
@@ -96,36 +123,13 @@ def update_rule(connection: Connection, rule_id: int, values: Mapping[str, Any])
     connection.execute(update(rules).where(rules.c.id == rule_id).values(**values))
 
 
-def set_request_priority(connection: Connection, rule_id: int, priority: int) -> None:
-    """Give the requests of a rule another priority."""
+def set_of_requests(connection: Connection, rule_id: int, values: Mapping[str, Any]) -> None:
+    """Set columns of the requests of a rule: ``priority`` and ``activity``."""
     held = select(locks.c.file_id, locks.c.rse_id).where(locks.c.rule_id == rule_id)
     connection.execute(
         update(requests)
         .where(requests.c.rule_id == rule_id, tuple_(requests.c.file_id, requests.c.destination_id).in_(held))
-        .values(priority=priority)
-    )
-
-
-def append_history(
-    connection: Connection,
-    uuid: UUID,
-    *,
-    account: str | None,
-    from_state: RuleState | None,
-    to_state: RuleState | None,
-    code: str | None = None,
-    reason: str | None = None,
-) -> None:
-    """Append a change of a rule's state: who, from what, to what, why."""
-    connection.execute(
-        insert(rule_history).values(
-            rule_uuid=uuid,
-            account=account,
-            from_state=from_state,
-            to_state=to_state,
-            code=code,
-            reason=reason,
-        )
+        .values(**values)
     )
 
 
@@ -142,7 +146,7 @@ def one_expired(connection: Connection, *, skip: frozenset[int] = frozenset()) -
     return connection.execute(query).mappings().one_or_none()
 
 
-def _only_of(rule_id: int) -> Subquery:
+def only_of(rule_id: int) -> Subquery:
     """What a rule locks and no other does: columns ``file_id`` and ``rse_id``."""
     other = locks.alias("other")
     shared = exists().where(
@@ -172,7 +176,7 @@ def release_replicas(connection: Connection, rule_id: int, *, purge: bool) -> in
     One whose copy has not begun becomes UNAVAILABLE. One that is being copied stays COPYING until the copy has ended:
     its bytes must not become unknown. Nothing is deleted.
     """
-    mine = _only_of(rule_id)
+    mine = only_of(rule_id)
     not_begun = and_(
         replicas.c.state == ReplicaState.COPYING,
         exists().where(
@@ -201,7 +205,7 @@ def cancel_requests(connection: Connection, rule_id: int) -> None:
 
     What is being copied ends by itself.
     """
-    mine = _only_of(rule_id)
+    mine = only_of(rule_id)
     wanted = and_(
         tuple_(requests.c.file_id, requests.c.destination_id).in_(select(mine.c.file_id, mine.c.rse_id)),
         requests.c.state != RequestState.SUBMITTED,

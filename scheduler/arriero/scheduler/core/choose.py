@@ -57,6 +57,8 @@ class Choice:
     code: str
     reason: str
     dropped: tuple[Dropped, ...] = ()
+    reasons: tuple[str, ...] = ()
+    """Why each of the RSEs, in their order."""
 
     @property
     def placed(self) -> bool:
@@ -152,8 +154,9 @@ def choose(
         )
 
     chosen = sorted(fit, key=rank)[:copies]
-    said = ", ".join(_why(candidate, group, weights[candidate.rse_id], weight) for candidate in chosen)
-    return Choice(tuple(one.rse_id for one in chosen), "placed", said, tuple(dropped))
+    reasons = tuple(_why(candidate, group, weights[candidate.rse_id], weight) for candidate in chosen)
+    said = ", ".join(reasons)
+    return Choice(tuple(one.rse_id for one in chosen), "placed", said, tuple(dropped), reasons)
 
 
 def refusal(copies: int, left: int, dropped: Sequence[Dropped]) -> str:

@@ -1,0 +1,102 @@
+"""The history of rules: every change with who, when and why, and what a rule was when it came to be and when it went."""
+
+from collections.abc import Collection
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Select, insert, literal, null, or_, select
+
+from arriero.registry.schema.base import now
+from arriero.registry.schema.tables import accounts, rule_history, rules
+from arriero.registry.states import RuleState
+
+_COLUMNS = (
+    "at",
+    "rule_uuid",
+    "account",
+    "from_state",
+    "to_state",
+    "reason",
+    "did_id",
+    "owner",
+    "rse_expression",
+    "locks_ok",
+    "locks_replicating",
+    "locks_stuck",
+    "rule_created_at",
+)
+
+
+def append_history(
+    connection: Connection,
+    uuid: UUID,
+    *,
+    account: str | None,
+    from_state: RuleState | None,
+    to_state: RuleState | None,
+    code: str | None = None,
+    reason: str | None = None,
+) -> None:
+    """Append a change of a rule: who, from what, to what, why."""
+    connection.execute(
+        insert(rule_history).values(
+            rule_uuid=uuid,
+            account=account,
+            from_state=from_state,
+            to_state=to_state,
+            code=code,
+            reason=reason,
+        )
+    )
+
+
+def append_births(connection: Connection, uuids: Collection[UUID], *, account: str) -> None:
+    """Append that rules have come to be, in one statement."""
+    _append(connection, rules.c.uuid.in_(uuids), account, (null(), rules.c.state), reason=None)
+
+
+def append_end(connection: Connection, rule_id: int, *, account: str | None, reason: str) -> None:
+    """Append that a rule goes, while its row is there."""
+    _append(connection, rules.c.id == rule_id, account, (rules.c.state, null()), reason=reason)
+
+
+def _append(
+    connection: Connection,
+    which: ColumnElement[bool],
+    account: str | None,
+    states: tuple[Any, Any],
+    *,
+    reason: str | None,
+) -> None:
+    described = (
+        select(
+            now(),
+            rules.c.uuid,
+            literal(account, rule_history.c.account.type),
+            *states,
+            literal(reason, rule_history.c.reason.type),
+            rules.c.did_id,
+            accounts.c.name,
+            rules.c.rse_expression,
+            rules.c.locks_ok,
+            rules.c.locks_replicating,
+            rules.c.locks_stuck,
+            rules.c.created_at,
+        )
+        .join(accounts, accounts.c.id == rules.c.account_id)
+        .where(which)
+        .order_by(rules.c.id)
+    )
+    connection.execute(insert(rule_history).from_select(list(_COLUMNS), described))
+
+
+def lives_of(did_id: int) -> Select[Any]:
+    """Query for when rules on a DID came to be and when they went, the oldest first."""
+    return (
+        select(rule_history)
+        .where(
+            rule_history.c.did_id == did_id,
+            or_(rule_history.c.from_state.is_(None), rule_history.c.to_state.is_(None)),
+        )
+        .order_by(rule_history.c.id)
+    )

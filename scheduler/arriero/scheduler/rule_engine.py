@@ -1,0 +1,203 @@
+"""The registry's port for decisions about rules (`arriero.registry.ports.RuleEngine`): plans, and placing at once.
+
+The code that decides is the evaluations' own. Nothing here begins or ends a transaction, and no queue is touched.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from sqlalchemy import Connection, func, select
+
+from arriero.registry.errors import NotFound
+from arriero.registry.ports import PlannedRse, RulePlan
+from arriero.registry.schema.tables import locks
+from arriero.registry.settings import Settings
+from arriero.registry.states import LockState, ReplicaState, RuleState
+from arriero.scheduler import evaluation_effects as effects
+from arriero.scheduler import rule_changes
+from arriero.scheduler.core import states
+from arriero.scheduler.core.choose import Choice, Group
+from arriero.scheduler.evaluation_chunk import Pass, decide_chunk
+from arriero.scheduler.evaluation_rule import Eligible, RuleFacts, eligible, eligible_of, lock_rule
+from arriero.scheduler.evaluation_words import COPY, OK, WAIT, Chunk
+from arriero.scheduler.rse_catalogue import RseCatalogue, load_rses
+from arriero.scheduler.temporary import eval_files, eval_placed
+
+_PARTS = {OK: "there", WAIT: "under_way", COPY: "to_move"}
+"""Where the locks of an outcome are counted; those of any other are stuck."""
+
+
+class Engine:
+    """Decides about rules at once, in the caller's transaction.
+
+    Parameters
+    ----------
+    settings
+        Of this process.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def plan(self, connection: Connection, rule_id: int) -> RulePlan:
+        """Tell what evaluating a new rule would do; the transaction must be rolled back.
+
+        Replicas are not held, so nobody waits. Of a rule over more files than one chunk has, the later chunks do not
+        see the copies that the earlier ones would have begun: that matters only to files that are in several datasets.
+        """
+        rule = _locked(connection, rule_id)
+        known = load_rses(connection)
+        chosen_from = eligible(rule, known)
+        sums = _Sums()
+        progress = Pass(observe=sums.note_choice)
+        while True:
+            chunk, _ = self._decide(connection, rule, known, chosen_from, progress, hold=False)
+            sums.add(connection)
+            if chunk.complete:
+                return sums.plan(known, chosen_from, rule, progress)
+
+    def place_at_once(self, connection: Connection, rule_id: int, *, instead_of: int) -> str | None:
+        """Place a new rule on what is AVAILABLE where another has OK locks; give why that cannot be done.
+
+        When it cannot, the transaction must be rolled back. The rule's evaluation stays due, and has nothing to do.
+        """
+        held = locks.c.state == LockState.OK
+        places = select(locks.c.rse_id).where(locks.c.rule_id == instead_of, held).distinct()
+        among = frozenset(connection.scalars(places))
+        known = load_rses(connection)
+        progress = Pass()
+        while True:
+            rule = _on_what_is_there(_locked(connection, rule_id))
+            named = [one for one in eligible(rule, known).candidates if one.rse_id in among]
+            # no copy is made: neither a blocked RSE nor a full one is in the way
+            chosen_from = eligible_of(rule, [replace(one, free=None) for one in named])
+            chunk, deltas = self._decide(connection, rule, known, chosen_from, progress, hold=True)
+            if (refused := progress.reason or _not_there(connection, known)) is not None:
+                return refused
+            placed = effects.carry_out(connection, rule.scope, activity=rule.activity, priority=rule.priority)
+            deltas.update(placed.deltas)
+            change = rule_changes.changed(rule.counts, deltas, unfinished=not chunk.complete)
+            rule_changes.write(connection, [change])
+            if chunk.complete:
+                return None
+
+    def _decide(
+        self,
+        connection: Connection,
+        rule: RuleFacts,
+        known: RseCatalogue,
+        chosen_from: Eligible,
+        progress: Pass,
+        *,
+        hold: bool,
+    ) -> tuple[Chunk, Counter[LockState]]:
+        return decide_chunk(
+            connection,
+            rule,
+            known,
+            chosen_from,
+            progress,
+            limit=self._settings.evaluation_chunk_files,
+            stuck_retry_s=self._settings.stuck_retry_s,
+            hold=hold,
+        )
+
+
+def _locked(connection: Connection, rule_id: int) -> RuleFacts:
+    rule = lock_rule(connection, rule_id)
+    if rule is None:
+        raise NotFound(f"there is no rule {rule_id}", rucio_class="RuleNotFound")
+    return rule
+
+
+def _on_what_is_there(rule: RuleFacts) -> RuleFacts:
+    scope = replace(rule.scope, there=(ReplicaState.AVAILABLE,))
+    return replace(rule, scope=scope, ignore_availability=True)
+
+
+def _not_there(connection: Connection, known: RseCatalogue) -> str | None:
+    """Say what would have to be copied, or to wait; None when nothing has to."""
+    rows = connection.execute(
+        select(eval_placed.c.rse_id, func.count().label("files"))
+        .where(eval_placed.c.outcome != OK)
+        .group_by(eval_placed.c.rse_id)
+        .order_by(func.count().desc(), eval_placed.c.rse_id)
+        .limit(3)
+    ).all()
+    if not rows:
+        return None
+    missing = ", ".join(f"{row.files} files at {known.by_id[row.rse_id].name}" for row in rows)
+    return f"too few copies are there already: it lacks {missing}"
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What the chunks of a plan add up to."""
+
+    files: int = 0
+    bytes: int = 0
+    counts: dict[int, dict[str, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
+    """For each RSE the figures of `PlannedRse`."""
+    reasons: dict[int, str] = field(default_factory=dict)
+    dropped: dict[int, str] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def note_choice(self, group: Group, choice: Choice) -> None:
+        """Keep the first reason for each RSE."""
+        for rse_id, reason in zip(choice.rse_ids, choice.reasons, strict=True):
+            self.reasons.setdefault(rse_id, f"{group.key}: {reason}")
+        for one in choice.dropped:
+            self.dropped.setdefault(one.rse_id, one.reason)
+
+    def add(self, connection: Connection) -> None:
+        """Add what one chunk has decided."""
+        count, size = connection.execute(
+            select(func.count(), func.coalesce(func.sum(eval_files.c.bytes), 0))
+        ).one()
+        self.files += count
+        self.bytes += int(size)
+        rows = connection.execute(
+            select(
+                eval_placed.c.rse_id,
+                eval_placed.c.outcome,
+                func.count().label("files"),
+                func.sum(eval_placed.c.bytes).label("bytes"),
+            ).group_by(eval_placed.c.rse_id, eval_placed.c.outcome)
+        )
+        for row in rows:
+            self.outcomes[row.outcome] += row.files
+            part = _PARTS.get(row.outcome, "stuck")
+            counted = self.counts[row.rse_id]
+            for key, value in (("files", row.files), ("bytes", int(row.bytes))):
+                counted[key] += value
+                counted[f"{part}_{key}"] += value
+
+    def plan(self, known: RseCatalogue, chosen_from: Eligible, rule: RuleFacts, progress: Pass) -> RulePlan:
+        stuck = {code: count for code, count in self.outcomes.items() if code not in _PARTS}
+        event = states.rule_event(
+            replicating=self.outcomes[WAIT] + self.outcomes[COPY],
+            stuck=sum(stuck.values()),
+            unplaced=progress.reason is not None,
+            unfinished=False,
+        )
+        said = [f"{count} locks: {effects.LOCK_REASONS[code]}" for code, count in sorted(stuck.items())]
+        state = states.advance(states.RULE_TRANSITIONS, states.Rule.INJECT, event)
+        return RulePlan(
+            state=RuleState(state.value),
+            reason=progress.reason or "; ".join(said) or None,
+            files=self.files,
+            bytes=self.bytes,
+            rses=tuple(self._rses(known, chosen_from, rule)),
+        )
+
+    def _rses(self, known: RseCatalogue, chosen_from: Eligible, rule: RuleFacts) -> Iterable[PlannedRse]:
+        out = {one.rse_id: one.reason for one in chosen_from.dropped}
+        share = f"{rule.scope.copies} of the RSEs for each file, by weight" if rule.scope.by_file else ""
+        names = {one.rse_id: one.name for one in chosen_from.candidates}
+        names |= {rse_id: known.by_id[rse_id].name for rse_id in self.counts}
+        for rse_id, name in sorted(names.items(), key=lambda one: (one[0] not in self.counts, one[1])):
+            chosen = rse_id in self.counts
+            left = out.get(rse_id) or self.dropped.get(rse_id) or "others came first"
+            reason = self.reasons.get(rse_id, share) if chosen else left
+            yield PlannedRse(rse=name, chosen=chosen, reason=reason, **self.counts.get(rse_id, {}))
