@@ -21,6 +21,7 @@ from arriero.registry.dialect import Load, bulk_insert_new, insert_into, reserve
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import butler_rses, did_meta, dids, locks, replicas, rules, scopes
 from arriero.registry.states import DidType, LockState, ReplicaState, RuleState
+from arriero.registry.store.dids import KEYS_A_STATEMENT, find_dids, in_chunks
 from arriero.registry.store.json import json_of
 from arriero.registry.store.staging import stage, staged_files
 
@@ -374,3 +375,17 @@ def staged_states(connection: Connection, rse_id: int) -> Sequence[RowMapping]:
         .limit(1)
     )
     return connection.execute(query).mappings().all()
+
+
+def stored_paths(
+    connection: Connection, rse_id: int, keys: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """Paths at an RSE where they do not follow from names, by (scope, name); files without a replica there are not in it."""
+    files = {row["id"]: key for key, row in find_dids(connection, keys).items()}
+    found: dict[tuple[str, str], str] = {}
+    for chunk in in_chunks(files, KEYS_A_STATEMENT):
+        query = select(replicas.c.file_id, replicas.c.path).where(
+            replicas.c.rse_id == rse_id, replicas.c.file_id.in_(chunk), replicas.c.path.is_not(None)
+        )
+        found.update((files[row.file_id], row.path) for row in connection.execute(query))
+    return found
