@@ -10,6 +10,7 @@ import json
 import uuid
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,16 @@ def test_running_again_changes_nothing_and_what_is_new_is_attached(registered: R
     shared = sorted(registered.files(another))
     parents = [row["name"] for row in registered.client.list_parent_dids(SCOPE, shared[0])]
     assert {dataset, another} <= set(parents)
+
+
+def test_two_at_once_into_a_dataset_that_is_not_there_yet(registered: Registered, official):
+    """Each finds no dataset and makes it; what the other has registered is no obstacle."""
+    dataset = official.unique("Dataset/DRP/")
+    arguments = (PRODUCT_TYPES[0], "--chunk-size", "3")
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(registered.products, dataset, *arguments) for _ in range(2)]
+    assert [run.exception() for run in runs] == [None, None]
+    assert sorted(registered.files(dataset)) == sorted(refs_of(registered.site, PRODUCT_TYPES[0]))
 
 
 def test_a_closed_dataset_takes_no_more(registered: Registered, official):

@@ -275,12 +275,29 @@ def test_a_path_of_ones_own_where_the_rse_has_no_algorithm(official, storage: St
     url = add_storage(storage.client, rse, storage.server, storage.folder, algorithm=None)
     path = storage.write("run.fits", b"by path")
     pfn = f"{url}/{storage.scope}/elsewhere.fits"
-    storage.upload(storage.item(path, rse=rse, pfn=pfn, register_after_upload=True))
-    assert storage.on_disk() == {"elsewhere.fits": b"by path"}
+    storage.upload(storage.item(path, rse=rse, pfn=pfn))
+    after = storage.item(storage.write("b.fits", b"b"), rse=rse, pfn=f"{url}/{storage.scope}/c.fits")
+    storage.upload({**after, "register_after_upload": True})
+    assert storage.on_disk() == {"elsewhere.fits": b"by path", "c.fits": b"b"}
+    assert storage.states("run.fits") == storage.states("b.fits") == {rse: "AVAILABLE"}
     [row] = storage.client.list_replicas([{"scope": storage.scope, "name": "run.fits"}])
     assert row["rses"] == {rse: [pfn]}
     item = {"did": f"{storage.scope}:run.fits", "pfn": pfn, "rse": rse, "adler32": adler32(b"by path")}
     [got] = DownloadClient(storage.client).download_pfns([{**item, "base_dir": str(storage.here / "down")}])
+    assert got["clientState"] == "DONE"
+
+
+@pytest.mark.client_method("UploadClient.upload", "DownloadClient.download_dids")
+def test_an_algorithm_that_the_client_does_not_know(storage: Storage):
+    """Rubin's, in which the name is the path: the client asks the catalogue where a file is to lie."""
+    rse = new_rse()
+    add_storage(storage.client, rse, storage.server, storage.folder, algorithm="lsst_butler")
+    make_folder(storage.server, f"{storage.folder}/u/run")
+    storage.upload(storage.item(storage.write("x", b"product"), rse=rse, did_name="u/run/x.yaml"))
+    assert (storage.server.data_dir / storage.folder / "u/run/x.yaml").read_bytes() == b"product"
+    assert storage.states("u/run/x.yaml") == {rse: "AVAILABLE"}
+    (storage.here / "down" / storage.scope / "u/run").mkdir(parents=True)
+    [got] = storage.download(f"{storage.scope}:u/run/x.yaml")
     assert got["clientState"] == "DONE"
 
 
