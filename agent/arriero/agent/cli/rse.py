@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from arriero.agent.cli import rse_config, rse_space
 from arriero.agent.cli.options import JSON, dry_run_option, rses_option
 from arriero.agent.cli.output import Column, Kind
 from arriero.agent.cli.session import Session, pass_session
@@ -14,7 +15,11 @@ _THIRD_PARTY = ("third_party_copy_read", "third_party_copy_write")
 
 @click.group("rse")
 def command() -> None:
-    """Storage elements: attributes, protocols, distances."""
+    """Storage elements: attributes, protocols, distances, space."""
+
+
+for part in (rse_space.usage, rse_space.limit, rse_space.qos, rse_config.export, rse_config.import_):
+    command.add_command(part)
 
 
 @command.command("add")
@@ -57,6 +62,35 @@ def show(session: Session, /, *, rse_name: str) -> None:
     """Show the settings, protocols and attributes of an RSE."""
     record = session.client.get_rse(rse_name)
     session.output.record({**record, "attributes": session.client.list_rse_attributes(rse_name)})
+
+
+@command.command("update")
+@click.argument("rse_name", metavar="RSE")
+@click.option("--key", required=True, help="Setting: availability_write, volatile, rse_type, city ...")
+@click.option("--value", required=True, help="Its value; empty to forget where an RSE is.")
+@dry_run_option
+@pass_session
+def update(session: Session, /, *, rse_name: str, key: str, value: str, dry_run: bool) -> None:
+    """Change a setting of an RSE."""
+    record = {"rse": rse_name, key: _typed(value) if value else None}
+    if dry_run:
+        session.output.record(record)
+        return
+    session.client.update_rse(rse_name, {key: record[key]})
+    session.output.done(f"Set {key}={value} on {rse_name}.", record)
+
+
+@command.command("remove")
+@click.argument("rse_name", metavar="RSE")
+@dry_run_option
+@pass_session
+def remove(session: Session, /, *, rse_name: str, dry_run: bool) -> None:
+    """Remove an RSE that holds nothing; its name is not given to another one."""
+    if dry_run:
+        session.output.record(session.client.get_rse(rse_name))
+        return
+    session.client.delete_rse(rse_name)
+    session.output.done(f"Removed RSE {rse_name}.", {"rse": rse_name})
 
 
 @command.group("attribute")
@@ -158,6 +192,68 @@ def add_protocol(
     session.output.done(f"Added protocol {endpoint['scheme']} to {rse_name}.", {"rse": rse_name, **record})
 
 
+@protocol.command("update")
+@click.argument("rse_name", metavar="RSE")
+@click.option("--scheme", required=True, help="Of the protocols to change.")
+@click.option("--hostname", help="Only that of this host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="And of this port.")
+@click.option("--prefix", help="Absolute path on the server under which the RSE's files are.")
+@click.option("--impl", help="Implementation.")
+@click.option("--domain-json", type=JSON, help="Priorities that change; those not named stay.")
+@dry_run_option
+@pass_session
+def update_protocol(
+    session: Session,
+    /,
+    *,
+    rse_name: str,
+    scheme: str,
+    hostname: str | None,
+    port: int | None,
+    domain_json: dict[str, Any] | None,
+    dry_run: bool,
+    **texts: str | None,
+) -> None:
+    """Change protocols of an RSE."""
+    changes: dict[str, Any] = {key: value for key, value in texts.items() if value is not None}
+    if domain_json is not None:
+        changes["domains"] = domain_json
+    if not changes:
+        raise click.UsageError("nothing to change: give --prefix, --impl or --domain-json")
+    record = {"rse": rse_name, "scheme": scheme, "hostname": hostname, "port": port, **changes}
+    if dry_run:
+        session.output.record(record)
+        return
+    session.client.update_protocols(rse_name, scheme, changes, hostname, port)
+    session.output.done(f"Changed protocol {scheme} of {rse_name}.", record)
+
+
+@protocol.command("remove")
+@click.argument("rse_name", metavar="RSE")
+@click.option("--scheme", required=True, help="Of the protocols to remove.")
+@click.option("--hostname", help="Only that of this host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="And of this port.")
+@dry_run_option
+@pass_session
+def remove_protocol(
+    session: Session,
+    /,
+    *,
+    rse_name: str,
+    scheme: str,
+    hostname: str | None,
+    port: int | None,
+    dry_run: bool,
+) -> None:
+    """Remove protocols of an RSE."""
+    record = {"rse": rse_name, "scheme": scheme, "hostname": hostname, "port": port}
+    if dry_run:
+        session.output.record(record)
+        return
+    session.client.delete_protocols(rse_name, scheme, hostname, port)
+    session.output.done(f"Removed protocol {scheme} of {rse_name}.", record)
+
+
 def default_domains(scheme: str) -> dict[str, dict[str, int]]:
     """Domains of a protocol for which none were given: all that its scheme can do, first."""
     both = _OFFERED if scheme == "file" else (*_OFFERED, *_THIRD_PARTY)
@@ -213,3 +309,18 @@ def show_distance(session: Session, /, *, source: str, destination: str) -> None
     found = session.client.get_distance(source, destination)
     rows = [] if found is None else [{"source": source, "destination": destination, "distance": found}]
     session.output.rows([Column("source"), Column("destination"), Column("distance", kind=Kind.NUMBER)], rows)
+
+
+@distance.command("unset")
+@click.argument("source")
+@click.argument("destination")
+@click.option("--bidirectional", is_flag=True, help="The way back too.")
+@pass_session
+def unset_distance(session: Session, /, *, source: str, destination: str, bidirectional: bool) -> None:
+    """Remove the distance from SOURCE to DESTINATION: there is no way any more."""
+    session.client.delete_distance(source, destination)
+    if bidirectional:
+        session.client.delete_distance(destination, source)
+    arrow = "<->" if bidirectional else "->"
+    record = {"source": source, "destination": destination, "bidirectional": bidirectional}
+    session.output.done(f"Removed the distance {source} {arrow} {destination}.", record)

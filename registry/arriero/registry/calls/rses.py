@@ -42,6 +42,14 @@ class RseCalls(Transport):
         """
         self._call("POST", f"/rses{segments(rse)}", body=settings)
 
+    def update_rse(self, rse: str, settings: Mapping[str, Any]) -> None:
+        """Change settings of an RSE."""
+        self._call("PUT", f"/rses{segments(rse)}", body=dict(settings), idempotent=True)
+
+    def delete_rse(self, rse: str) -> None:
+        """Remove an RSE that is empty."""
+        self._call("DELETE", f"/rses{segments(rse)}")
+
     def get_rse(self, rse: str) -> dict[str, Any]:
         """Ask for the settings and protocols of an RSE."""
         answer: dict[str, Any] = self._call("GET", f"/rses{segments(rse)}")
@@ -68,6 +76,26 @@ class RseCalls(Transport):
         """Add a protocol to an RSE (Rucio's keys: scheme, hostname, port, prefix, impl, domains)."""
         self._call("POST", f"/rses{segments(rse, 'protocols', str(protocol['scheme']))}", body=dict(protocol))
 
+    def delete_protocols(
+        self, rse: str, scheme: str, hostname: str | None = None, port: int | None = None
+    ) -> None:
+        """Remove the protocols of a scheme, of one host and port if given."""
+        narrowed = [part for part in (hostname, None if port is None else str(port)) if part is not None]
+        self._call("DELETE", f"/rses{segments(rse, 'protocols', scheme, *narrowed)}")
+
+    def update_protocols(
+        self,
+        rse: str,
+        scheme: str,
+        changes: Mapping[str, Any],
+        hostname: str | None = None,
+        port: int | None = None,
+    ) -> None:
+        """Change the protocols of a scheme, of one host and port if given; of ``domains`` only what is named."""
+        narrowed = [part for part in (hostname, None if port is None else str(port)) if part is not None]
+        path = f"/rses{segments(rse, 'protocols', scheme, *narrowed)}"
+        self._call("PUT", path, body=dict(changes), idempotent=True)
+
     def get_distance(self, source: str, destination: str) -> int | None:
         """Ask for the distance of a link, None where there is none."""
         answer = self._call("GET", f"/rses{segments(source, 'distances', destination)}")
@@ -81,3 +109,73 @@ class RseCalls(Transport):
             self._call("POST", path, body={"distance": distance})
         except Conflict:
             self._call("PUT", path, body={"distance": distance})
+
+    def delete_distance(self, source: str, destination: str) -> None:
+        """Remove the distance of a link."""
+        self._call("DELETE", f"/rses{segments(source, 'distances', destination)}")
+
+    def list_rse_usage(self, rse: str, source: str | None = None) -> Iterator[dict[str, Any]]:
+        """List what is known of the space of an RSE, by source, bytes."""
+        return self._stream("GET", f"/rses{segments(rse, 'usage')}", params={"source": source})
+
+    def list_rse_usage_history(self, rse: str, source: str | None = None) -> Iterator[dict[str, Any]]:
+        """List everything that was measured of an RSE, oldest first, bytes."""
+        return self._stream("GET", f"/rses{segments(rse, 'usage', 'history')}", params={"source": source})
+
+    def set_rse_usage(
+        self, rse: str, source: str, *, used: int | None, free: int | None, files: int | None = None
+    ) -> None:
+        """Write what a source has measured of an RSE, bytes."""
+        body = {"source": source, "used": used, "free": free, "files": files}
+        self._call("PUT", f"/rses{segments(rse, 'usage')}", body=body)
+
+    def get_rse_limits(self, rse: str) -> dict[str, int]:
+        """Ask for the limits of an RSE, bytes."""
+        answer: dict[str, int] = self._call("GET", f"/rses{segments(rse, 'limits')}")
+        return answer
+
+    def set_rse_limit(self, rse: str, name: str, value: int) -> None:
+        """Set a limit of an RSE, bytes."""
+        self._call(
+            "PUT", f"/rses{segments(rse, 'limits')}", body={"name": name, "value": value}, idempotent=True
+        )
+
+    def delete_rse_limit(self, rse: str, name: str) -> None:
+        """Remove a limit of an RSE."""
+        self._call("DELETE", f"/rses{segments(rse, 'limits')}", body={"name": name})
+
+    def list_qos_policies(self, rse: str) -> list[str]:
+        """List the classes of service that an RSE offers."""
+        return list(self._call("GET", f"/rses{segments(rse, 'qos_policy')}") or [])
+
+    def add_qos_policy(self, rse: str, policy: str) -> None:
+        """Say that an RSE offers a class of service."""
+        self._call("POST", f"/rses{segments(rse, 'qos_policy', policy)}")
+
+    def delete_qos_policy(self, rse: str, policy: str) -> None:
+        """Say that an RSE does not offer a class of service any more."""
+        self._call("DELETE", f"/rses{segments(rse, 'qos_policy', policy)}")
+
+    def export_rses(self) -> dict[str, Any]:
+        """Ask for the configuration of all RSEs, as `import_rses` takes it."""
+        answer: dict[str, Any] = self._call("GET", "/export")
+        return answer
+
+    def import_rses(
+        self, document: Mapping[str, Any], *, attributes: str = "edit", protocols: str = "edit"
+    ) -> dict[str, int]:
+        """Bring the configuration of RSEs in, whole or not at all.
+
+        Parameters
+        ----------
+        document
+            As `export_rses` gives it.
+        attributes, protocols
+            What becomes of those that are there: ``append`` leaves them, ``edit`` changes them, ``hard`` also removes
+            what the document does not name.
+        """
+        params = {"attr_sync_method": attributes, "protocol_sync_method": protocols}
+        answer: dict[str, int] = self._call(
+            "POST", "/import", body=dict(document), params=params, idempotent=True
+        )
+        return answer
