@@ -134,6 +134,17 @@ def test_two_at_once_into_a_dataset_that_is_not_there_yet(registered: Registered
     assert sorted(registered.files(dataset)) == sorted(refs_of(registered.site, PRODUCT_TYPES[0]))
 
 
+def test_a_wrong_url_is_refused_with_the_right_path(registered: Registered, official, tmp_path: Path):
+    from rucio.common.exception import InvalidPath
+
+    dataset, name = official.unique("Dataset/DRP/"), PRODUCT_TYPES[1]
+    for wrong in (f"{registered.url}/elsewhere", registered.url.replace("https", "davs")):
+        registered.configuration = registered.site.configuration(tmp_path, registered.rse, wrong)
+        with pytest.raises(InvalidPath):
+            registered.products(dataset, name)
+    assert dataset not in registered.client.list_dids(SCOPE, {"name": dataset})
+
+
 def test_a_closed_dataset_takes_no_more(registered: Registered, official):
     from rucio.common.exception import UnsupportedOperation
 
