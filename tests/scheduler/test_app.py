@@ -53,6 +53,7 @@ def test_configuration():
         "arriero.maintenance.sweep_arrivals",
         "arriero.maintenance.sweep_rules",
         "arriero.maintenance.sweep_replicas",
+        "arriero.maintenance.sweep_accounts",
     }
     assert {app.conf.task_routes[name]["queue"] for name in ours} == {"rules", "transfer", "maintenance"}
     assert {entry["task"] for entry in app.conf.beat_schedule.values()} == {

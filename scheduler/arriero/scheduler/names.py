@@ -9,8 +9,16 @@ SWEEP_REQUESTS: Final = "arriero.maintenance.sweep_requests"
 SWEEP_ARRIVALS: Final = "arriero.maintenance.sweep_arrivals"
 SWEEP_RULES: Final = "arriero.maintenance.sweep_rules"
 SWEEP_REPLICAS: Final = "arriero.maintenance.sweep_replicas"
+SWEEP_ACCOUNTS: Final = "arriero.maintenance.sweep_accounts"
 
-SWEEPS: Final = (SWEEP_EVALUATIONS, SWEEP_REQUESTS, SWEEP_ARRIVALS, SWEEP_RULES, SWEEP_REPLICAS)
+SWEEPS: Final = (
+    SWEEP_EVALUATIONS,
+    SWEEP_REQUESTS,
+    SWEEP_ARRIVALS,
+    SWEEP_RULES,
+    SWEEP_REPLICAS,
+    SWEEP_ACCOUNTS,
+)
 
 QUEUES: Final = ("rules", "transfer", "delete", "maintenance")
 

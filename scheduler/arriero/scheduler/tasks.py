@@ -5,12 +5,14 @@ Retries live in the database (``attempt``, ``not_before``), never in Celery: no 
 
 from celery import Celery
 
+from arriero.registry.services.account_usage import record_account_usage
 from arriero.registry.services.bad_replicas import end_unavailability
 from arriero.registry.services.rule_moves import release_parents
 from arriero.registry.services.rule_removal import remove_expired_rules
 from arriero.scheduler.names import (
     EVALUATE,
     RUN_TRANSFERS,
+    SWEEP_ACCOUNTS,
     SWEEP_ARRIVALS,
     SWEEP_EVALUATIONS,
     SWEEP_REPLICAS,
@@ -63,3 +65,7 @@ def add_tasks(app: Celery, work: Work) -> None:
     @app.task(name=SWEEP_REPLICAS, shared=False)
     def sweep_replicas() -> None:
         end_unavailability(work.context)
+
+    @app.task(name=SWEEP_ACCOUNTS, shared=False)
+    def sweep_accounts() -> None:
+        record_account_usage(work.context)

@@ -132,12 +132,17 @@ def record_account_usage(context: Context) -> int:
         Rows written; none when it was done not long ago, so that it may be called by many and often.
     """
     settings = context.settings
+    interval_s = settings.account_usage_interval_s
+    with context.database.snapshot() as connection:
+        if store.is_recent(connection, interval_s=interval_s):
+            return 0
 
     def work(connection: Connection) -> int:
         # of two that come at once the second sees what the first has written
         write_alone(connection, account_usage_history)
-        # a little less than the interval: a call that comes on time is not too early
-        written = store.append_history(connection, interval_s=0.9 * settings.account_usage_interval_s)
+        if store.is_recent(connection, interval_s=interval_s):
+            return 0
+        written = store.append_history(connection)
         if written:
             store.drop_history(connection, keep_days=settings.account_usage_keep_days)
         return written

@@ -129,15 +129,18 @@ def held_below(connection: Connection, account_id: int, roots: Iterable[int]) ->
     return found
 
 
-def append_history(connection: Connection, *, interval_s: float) -> int:
-    """Write what every account uses now, all with the same time, unless that was done not long ago; give the rows.
+def is_recent(connection: Connection, *, interval_s: float) -> bool:
+    """Whether what accounts use was written not long ago."""
+    recent = exists().where(account_usage_history.c.at > after(literal(-interval_s)))
+    return connection.scalar(select(recent)) is True
+
+
+def append_history(connection: Connection) -> int:
+    """Write what every account uses now, all with the same time; give the rows.
 
     What was used at the last time and no longer is, is written once more, as nothing.
     """
     history = account_usage_history
-    recent = exists().where(history.c.at > after(literal(-interval_s)))
-    if connection.scalar(select(recent)):
-        return 0
     last = select(func.max(history.c.at)).scalar_subquery()
     before = select(history.c.account_id, history.c.rse_id).where(history.c.at == last, history.c.files > 0)
     gone = connection.execute(before).all()
