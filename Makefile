@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lint docs docs-conformance test test-quick lock clean
+.PHONY: help venv demo lint docs docs-conformance test test-quick fuzz lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ docs-conformance: venv ## write the page on the official client, from what its t
 
 test: lint ## everything, with real servers (as root it installs their Debian packages); PYTEST_ARGS="-k rule"
 	@$(BIN)/python deploy/services run -- $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+fuzz: venv ## the OpenAPI document against the service, at length (FUZZ_EXAMPLES=300 cases of each call, FUZZ_SEED=3)
+	@ARRIERO_TEST_FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),300) ARRIERO_TEST_FUZZ_SEED=$(or $(FUZZ_SEED),3) \
+		$(BIN)/python deploy/services run -- $(BIN)/python -m pytest tests/registry/test_schemathesis.py --timeout 1200 $(PYTEST_ARGS)
 
 test-quick: venv ## the tests that need no server
 	@$(BIN)/python -m pytest -m "not services and not system" $(PYTEST_ARGS)

@@ -7,7 +7,8 @@ around the decision: by another method, spelling of the path, header, or by a to
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from fastapi.routing import APIRoute
@@ -27,6 +28,8 @@ from support.server import running_registry
 
 PAGES = {("GET", "/docs"), ("GET", "/ui"), ("GET", "/ui/static/{name}")}
 """What people look at; not calls of the document."""
+
+DOCUMENTED = {(operation.method, operation.path): operation.said["responses"] for operation in operations()}
 
 WAYS_AROUND = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
 
@@ -69,6 +72,8 @@ def test_who_may_call_what(callers, route):
         if who in allowed:
             assert answered.status_code not in {401, 403, 500, 501, 503}, said
             assert denials == [], said
+            if answered.status_code < 400 and route not in PAGES:
+                assert str(answered.status_code) in DOCUMENTED[documented(route)], said
             continue
         if who == "nobody" or not allowed:
             # who says nothing of himself is no event: a flood of such calls must not fill the audit
@@ -109,6 +114,13 @@ def test_the_standing_token_of_an_administrator_is_no_administrator(callers):
     assert callers.call("standing", "POST", "/replicas", {"rse": "MINE", "files": [FILE]}).status_code == 403
     with callers.running.database.transaction() as connection:
         connection.execute(delete(tokens).where(tokens.c.id == issued.token_id))
+
+
+@pytest.fixture
+def closing() -> Iterator[Callable[[Sender], Sender]]:
+    """Closes what it is given when the test ends."""
+    with ExitStack() as stack:
+        yield lambda sender: (stack.callback(sender.close), sender)[1]
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +203,12 @@ def test_no_header_makes_another_call_of_a_call(callers, strangers, header):
         answered = reader.send(route[0], path, _body(route), {header: "GET", "X-Rucio-Account": "root"})
         assert answered.status in {401, 403}, (route, answered)
     whoami = strangers["reader"].send("GET", "/accounts/whoami", None, {"X-Rucio-Account": "root"})
-    assert json.loads(whoami.content)["account"] == "reader"
+    assert whoami.status == 401 or json.loads(whoami.content)["account"] == "reader"
     assert _audited(callers) == before
 
 
 @pytest.mark.parametrize("how", ["unknown", "expired", "revoked", "suspended", "deleted"])
-def test_a_token_that_does_not_hold_opens_nothing(callers, how):
+def test_a_token_that_does_not_hold_opens_nothing(callers, closing, how):
     database = callers.running.database
     with database.transaction() as connection:
         account_id = connection.scalar(
@@ -210,7 +222,7 @@ def test_a_token_that_does_not_hold_opens_nothing(callers, how):
         values = {"expired": {"expires_at": after(-1)}, "revoked": {"revoked_at": now()}}.get(how)
         if values:
             connection.execute(update(tokens).where(tokens.c.id == issued.token_id).values(**values))
-    sender = Sender(callers.url, issued.token if how != "unknown" else f"{issued.token}x")
+    sender = closing(Sender(callers.url, issued.token if how != "unknown" else f"{issued.token}x"))
     if how not in {"unknown", "expired", "revoked"}:
         assert sender.send("GET", "/accounts/whoami").status == 200
         column = account_table.c.suspended_at if how == "suspended" else account_table.c.deleted_at
@@ -222,6 +234,7 @@ def test_a_token_that_does_not_hold_opens_nothing(callers, how):
     for route, (allowed, _, _) in ACCESS.items():
         if "nobody" not in allowed:
             answered = sender.send(route[0], callers.path_of(route), _body(route))
-            assert (answered.status, answered.headers["exceptionclass"]) == (401, "CannotAuthenticate"), route
-    sender.close()
+            assert (answered.status, answered.headers.get("exceptionclass")) == (401, "CannotAuthenticate"), (
+                route
+            )
     assert _audited(callers) == before

@@ -3,6 +3,9 @@
 The official client sends JSON without saying so, hence bodies are read as bytes and parsed by `parse`.
 """
 
+import json
+import math
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Annotated, Any, TypeVar
@@ -19,6 +22,14 @@ from arriero.registry.services.x509_subjects import owner_of, subject_of
 from arriero.registry.settings import Settings
 
 T = TypeVar("T")
+
+_FLATTENED = bytes.maketrans(b"123456789E", b"000000000e")
+
+_SUSPICIOUS = tuple(
+    re.compile(pattern)
+    for pattern in (rb"0000000000000000000+[,.\s\]}e]", rb"e000+[,\s\]}]", rb"e\+000+[,\s\]}]")
+)
+"""Numbers of 19 digits and exponents of three, in a body whose digits are all written as 0."""
 
 MAX_JSON_DEPTH = 200
 """Lists and objects within each other in a body: what pydantic's reader of JSON goes down to."""
@@ -150,12 +161,36 @@ def parse(model: type[T] | TypeAdapter[T], body: bytes) -> T:
         raise InvalidInput("the body holds a null character, which no text of the catalogue can")
     adapter = model if isinstance(model, TypeAdapter) else TypeAdapter(model)
     try:
-        return adapter.validate_json(body)
+        read = adapter.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         if "recursion limit" in first["msg"]:
             raise InvalidInput(f"the body is nested more than {MAX_JSON_DEPTH} levels deep") from error
         raise InvalidInput(f"{_place(first)}{first['msg']}") from error
+    if _may_hold_a_wrong_number(body):
+        json.loads(body, parse_int=_integer, parse_float=_fraction, parse_constant=_fraction)
+    return read
+
+
+def _may_hold_a_wrong_number(body: bytes) -> bool:
+    """Whether to look closely. What any JSON may be would take such a number in, and could not give it out again."""
+    if b"NaN" in body or b"Infinity" in body:
+        return True
+    # each with a beginning that is fixed: an expression that has to try every digit takes longer than reading the body
+    flat = body.translate(_FLATTENED)
+    return any(pattern.search(flat) is not None for pattern in _SUSPICIOUS)
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
+        raise InvalidInput("the body holds a whole number of more than 64 bits")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise InvalidInput("the body holds a number that is none (NaN), or not finite")
+    return float(text)
 
 
 def _place(error: Any) -> str:
