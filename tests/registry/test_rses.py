@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from arriero.registry.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from arriero.registry.ports import Bell
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import (
     butler_rses,
@@ -22,9 +23,10 @@ from arriero.registry.schema.tables import rses as rse_table
 from arriero.registry.services import rse_attributes as attributes
 from arriero.registry.services import rse_distances, rse_pfns, rse_usage, rses
 from arriero.registry.services import rse_protocols as protocols
+from arriero.registry.services.rse_import import import_rses
 from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.services.rules import add_rules
-from arriero.registry.states import LockState, RequestState, Role
+from arriero.registry.states import LockState, RequestState, Role, RuleState
 from arriero.rse.errors import InvalidExpression
 from support.database import counted_statements
 
@@ -313,3 +315,34 @@ def test_lists_take_as_many_statements_for_many_rses_as_for_few(site):
     for number in range(10):
         site.rse(f"SITE{number}")
     assert statements() == few
+
+
+def test_what_opens_an_rse_has_stuck_rules_looked_at(site):
+    site.dataset("d")
+    [rule] = add_rules(site.context, site.root, RuleSpec("SITE", 1), [("raw", "d")])
+    site.rse("OTHER")
+    rses.update_rse(site.context, site.root, "SITE", {"availability_write": False})
+    with site.database.transaction() as connection:
+        connection.execute(rules.update().values(state=RuleState.STUCK))
+    change = (site.context, site.root, "SITE")
+    opening = (
+        lambda: rses.update_rse(*change, {"availability_write": True}),
+        lambda: attributes.set_attribute(*change, "site", "SLAC"),
+        lambda: attributes.delete_attribute(*change, "site"),
+        lambda: protocols.update_protocols(*change, "davs", {"prefix": "/p"}, hostname=None, port=None),
+        lambda: protocols.add_protocol(*change, "https", {"hostname": "h", "prefix": "/p"}),
+        lambda: rse_distances.add_distance(*change, "OTHER", 1, bidirectional=True),
+        lambda: rse_usage.set_limit(*change, "MinFreeSpace", 1),
+        lambda: import_rses(site.context, site.root, {"rses": {}}),
+    )
+    for change_it in opening:
+        site.evaluated()
+        site.doorbell.rung.clear()
+        change_it()
+        assert site.generation(rule) is not None
+        assert site.doorbell.rung == [Bell.EVALUATIONS]
+    site.evaluated()
+    site.doorbell.rung.clear()
+    rses.update_rse(*change, {"availability_write": True, "city": "Lyon"})
+    rse_distances.delete_distance(*change, "OTHER", bidirectional=True)
+    assert (site.generation(rule), site.doorbell.rung) == (None, [])

@@ -8,6 +8,7 @@ from arriero.registry.errors import Conflict, InvalidInput, NotFound
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
+from arriero.registry.services.rse_wakes import run_and_wake
 from arriero.registry.services.rses import require_rse
 from arriero.registry.store import rses as store
 from arriero.rse.lfn2pfn import path_for
@@ -78,7 +79,7 @@ def set_attribute(context: Context, actor: Actor, name: str, key: str, value: An
     authorize(actor, Action.RSE_UPDATE, Target(name, rse=name))
     text = check_attribute(name, key, value)
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         row = require_rse(connection, name, lock=True)
         if store.rse_row(connection, key) is not None:
             raise InvalidInput(f"{key!r} is the name of an RSE: expressions could not tell them apart")
@@ -87,8 +88,9 @@ def set_attribute(context: Context, actor: Actor, name: str, key: str, value: An
             refuse_to_move(connection, row["id"], name, key)
         store.set_attributes(connection, [(row["id"], key, text)])
         audit.record(connection, actor, Action.RSE_UPDATE, name, attribute=key, value=text)
+        return known != text
 
-    context.database.run(work)
+    run_and_wake(context, work)
 
 
 def refuse_to_move(connection: Connection, rse_id: int, name: str, what: str) -> None:
@@ -118,15 +120,16 @@ def delete_attribute(context: Context, actor: Actor, name: str, key: str) -> Non
     """
     authorize(actor, Action.RSE_UPDATE, Target(name, rse=name))
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         row = require_rse(connection, name, lock=True)
         if not store.delete_attribute(connection, row["id"], key):
             raise NotFound(f"RSE {name} has no attribute {key[:80]!r}", rucio_class="RSEAttributeNotFound")
         if key in FIXED:
             refuse_to_move(connection, row["id"], name, key)
         audit.record(connection, actor, Action.RSE_UPDATE, name, attribute_removed=key)
+        return True
 
-    context.database.run(work)
+    run_and_wake(context, work)
 
 
 def list_attributes(context: Context, name: str) -> dict[str, Any]:

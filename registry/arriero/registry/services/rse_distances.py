@@ -9,6 +9,7 @@ from arriero.registry.errors import Conflict, InvalidInput, NotFound
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
+from arriero.registry.services.rse_wakes import run_and_wake
 from arriero.registry.services.rses import require_rse
 from arriero.registry.store import rses as store
 
@@ -108,7 +109,7 @@ def _both(
     if bidirectional:
         authorize(actor, Action.RSE_UPDATE, Target(source, rse=source))
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         # in the order of the names, so that two who do this at once do not wait for each other
         ids = {name: require_rse(connection, name, lock=True)["id"] for name in sorted(set(link))}
         change(connection, ids[source], ids[destination])
@@ -117,8 +118,9 @@ def _both(
         audit.record(
             connection, actor, Action.RSE_UPDATE, destination, distance_from=source, distance=distance
         )
+        return distance is not None
 
-    context.database.run(work)
+    run_and_wake(context, work)
 
 
 def _no_distance(source: str, destination: str) -> NotFound:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from arriero.registry.errors import Conflict, InvalidInput, NotFound, RegistryError, TooLarge, Unsupported
+from arriero.registry.ports import Bell
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
@@ -25,6 +26,7 @@ from arriero.registry.services.rse_distances import check_distance
 from arriero.registry.services.rse_export import MIN_FREE_SPACE
 from arriero.registry.services.rse_protocols import identity, protocol_values
 from arriero.registry.services.rse_settings import RseSettings, merged_details, read_settings
+from arriero.registry.services.rse_wakes import wake_stuck
 from arriero.registry.store import rse_import as import_store
 from arriero.registry.store import rse_usage as usage_store
 from arriero.registry.store import rses as store
@@ -125,19 +127,22 @@ def import_rses(
     if items > limit:
         raise TooLarge(f"at most {limit} RSEs, attributes, protocols and distances at once: import in parts")
 
-    def work(connection: Connection) -> dict[str, int]:
+    def work(connection: Connection) -> tuple[bool, dict[str, int]]:
         before = import_store.lock_rses(connection)
         new = _write_rses(connection, before, wanted, methods)
         _write_distances(connection, links)
         counted = {"rses": len(wanted), "new_rses": new, "distances": len(links)}
         audit.record(connection, actor, Action.RSE_IMPORT, "rses", **counted)
-        return counted
+        return wake_stuck(connection), counted
 
     try:
-        return context.database.run(work)
+        woken, counted = context.database.run(work)
     except IntegrityError:
         # another import has just added what is new here: now it is not new any more
-        return context.database.run(work)
+        woken, counted = context.database.run(work)
+    if woken:
+        context.doorbell.ring(Bell.EVALUATIONS)
+    return counted
 
 
 @contextmanager

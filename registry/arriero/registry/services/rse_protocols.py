@@ -10,6 +10,7 @@ from arriero.registry.errors import Conflict, InvalidInput, NotFound
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
+from arriero.registry.services.rse_wakes import run_and_wake
 from arriero.registry.services.rses import DOMAINS, OPERATIONS, get_rse, require_rse
 from arriero.registry.store import rses as store
 from arriero.rse.types import Endpoint
@@ -54,7 +55,7 @@ def add_protocol(context: Context, actor: Actor, name: str, scheme: str, options
     authorize(actor, Action.RSE_UPDATE, Target(name, rse=name))
     values = protocol_values(name, {**options, "scheme": scheme})
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         row = require_rse(connection, name, lock=True)
         protocols = store.protocols_of(connection, [row["id"]])[row["id"]]
         if identity(values) in map(identity, protocols):
@@ -64,8 +65,9 @@ def add_protocol(context: Context, actor: Actor, name: str, scheme: str, options
             )
         store.set_protocols(connection, [{"rse_id": row["id"], **values}])
         audit.record(connection, actor, Action.RSE_UPDATE, name, protocol=scheme, host=values["hostname"])
+        return True
 
-    context.database.run(work)
+    run_and_wake(context, work)
 
 
 def identity(protocol: Mapping[str, Any] | RowMapping) -> tuple[str, str, int]:
@@ -199,7 +201,7 @@ def update_protocols(
         )
     domains = read_domains(options.get("domains"))
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         row = require_rse(connection, name, lock=True)
         protocols = store.protocols_of(connection, [row["id"]])[row["id"]]
         chosen = _chosen(name, protocols, scheme, hostname, port)
@@ -211,8 +213,9 @@ def update_protocols(
             ],
         )
         audit.record(connection, actor, Action.RSE_UPDATE, name, protocol=scheme, changed=sorted(options))
+        return True
 
-    context.database.run(work)
+    run_and_wake(context, work)
 
 
 def changed_protocol(

@@ -11,6 +11,7 @@ from arriero.registry.schema.base import now
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
+from arriero.registry.services.rse_wakes import run_and_wake
 from arriero.registry.services.rses import require_rse
 from arriero.registry.store import rse_usage as store
 from arriero.registry.store.streaming import streamed
@@ -118,24 +119,26 @@ def set_limit(context: Context, actor: Actor, name: str, limit: str, value: int)
     """Set a limit of an RSE, such as ``MinFreeSpace``, bytes."""
     authorize(actor, Action.RSE_UPDATE, Target(name, rse=name))
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         rse_id = require_rse(connection, name, lock=True)["id"]
         store.set_limits(connection, [(rse_id, limit, value)])
         audit.record(connection, actor, Action.RSE_UPDATE, name, limit=limit, value=value)
+        return True
 
-    context.database.run(work)
+    run_and_wake(context, work)
 
 
 def delete_limit(context: Context, actor: Actor, name: str, limit: str) -> None:
     """Remove a limit of an RSE."""
     authorize(actor, Action.RSE_UPDATE, Target(name, rse=name))
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         if not store.delete_limit(connection, require_rse(connection, name, lock=True)["id"], limit):
             raise NotFound(f"RSE {name} has no limit {limit[:80]!r}")
         audit.record(connection, actor, Action.RSE_UPDATE, name, limit_removed=limit)
+        return True
 
-    context.database.run(work)
+    run_and_wake(context, work)
 
 
 def list_policies(context: Context, name: str) -> list[str]:

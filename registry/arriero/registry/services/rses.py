@@ -13,6 +13,7 @@ from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.names import check_rse_name
 from arriero.registry.services.rse_settings import DETAILS, FLAGS, RseSettings, merged_details, read_settings
+from arriero.registry.services.rse_wakes import run_and_wake
 from arriero.registry.store import rse_contents
 from arriero.registry.store import rses as store
 from arriero.rse.expression import parse
@@ -101,7 +102,7 @@ def update_rse(context: Context, actor: Actor, name: str, options: Mapping[str, 
     if not values:
         raise InvalidInput(f"nothing to change: give one of {', '.join(sorted(RseSettings.model_fields))}")
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         row = require_rse(connection, name, lock=True)
         change = dict(values)
         if "details" in change:
@@ -114,8 +115,9 @@ def update_rse(context: Context, actor: Actor, name: str, options: Mapping[str, 
             )
         store.update_rse(connection, row["id"], change)
         audit.record(connection, actor, Action.RSE_UPDATE, name, **change)
+        return any(change.get(flag) and not row[flag] for flag in ("availability_read", "availability_write"))
 
-    context.database.run(work)
+    run_and_wake(context, work)
 
 
 def delete_rse(context: Context, actor: Actor, name: str) -> None:
