@@ -24,6 +24,22 @@ _COLUMNS = [
     Column("error"),
 ]
 
+_PLAN_COLUMNS = [
+    Column("rule_id", "ID"),
+    Column("scope"),
+    Column("name"),
+    Column("state"),
+    Column("rse", "RSE"),
+    Column("chosen"),
+    Column("files", kind=Kind.NUMBER),
+    Column("there_files", "THERE", Kind.NUMBER),
+    Column("under_way_files", "UNDER WAY", Kind.NUMBER),
+    Column("to_move_files", "TO MOVE", Kind.NUMBER),
+    Column("to_move_bytes", "BYTES TO MOVE", Kind.NUMBER),
+    Column("stuck_files", "STUCK", Kind.NUMBER),
+    Column("reason"),
+]
+
 
 @click.group("rule")
 def command() -> None:
@@ -50,6 +66,10 @@ def command() -> None:
 @click.option("--purge-replicas", is_flag=True, default=None, help="Delete at once when the rule ends.")
 @click.option("--ignore-availability", is_flag=True, default=None, help="Also RSEs that are blocked.")
 @click.option("--skip-duplicates", is_flag=True, help="Pass over DIDs that have this rule already.")
+@click.option(
+    "--id", "rule_ids", multiple=True, metavar="ID", help="Id of the rule, from a dry run; one for each DID."
+)
+@dry_run_option
 @pass_session
 def add(
     session: Session,
@@ -59,18 +79,44 @@ def add(
     copies: int,
     rses: str,
     skip_duplicates: bool,
+    rule_ids: tuple[str, ...],
+    dry_run: bool,
     **options: Any,
 ) -> None:
     """Add a rule to each DID and print its id.
 
     \b
     arriero rule add raw:Dataset/LSSTComCam/raw/20241108 --copies 1 --rses IN2P3_RAW_DISK
+
+    With --dry-run nothing is added: each RSE is listed with why it was chosen or not, and what would be there, under
+    way, to move and stuck. Where RSEs are equally good the choice depends on the id: give it back with --id.
     """  # noqa: D301 - click's mark for lines that stay as they are
+    options["rule_ids"] = list(rule_ids) or None
+    if dry_run:
+        plans = session.client.plan_replication_rule(
+            [did.as_dict() for did in dids], copies, rses, **(options | {"rule_ids": None})
+        )
+        session.output.rows(_PLAN_COLUMNS, _plan_rows(plans))
+        for plan in plans:
+            session.output.note(
+                f"{plan['scope']}:{plan['name']}: {plan['files']} files, {plan['bytes']} bytes; the rule would be "
+                f"{plan['state']}{': ' + plan['reason'] if plan['reason'] else ''}"
+            )
+        return
+    if skip_duplicates and rule_ids:
+        raise click.UsageError("--id and --skip-duplicates exclude each other.")
     if not skip_duplicates:
         found = session.client.add_replication_rule([did.as_dict() for did in dids], copies, rses, **options)
         session.output.lines("id", found)
         return
     session.output.lines("id", _without_duplicates(session, dids, copies, rses, options))
+
+
+def _plan_rows(plans: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for plan in plans:
+        head = {key: plan[key] for key in ("rule_id", "scope", "name", "state")}
+        for rse in plan["rses"]:
+            yield {**head, **rse}
 
 
 def _without_duplicates(

@@ -47,6 +47,69 @@ class RuleCalls(Transport):
         answer = self._call("POST", "/rules/", body=body)
         return [str(rule_id) for rule_id in answer]
 
+    def plan_replication_rule(
+        self, dids: Sequence[Did], copies: int, rse_expression: str, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Ask what a rule on each of ``dids`` would do; nothing is added.
+
+        Parameters
+        ----------
+        dids, copies, rse_expression, **options
+            As of `add_replication_rule`.
+
+        Returns
+        -------
+        list of dict
+            For each DID ``rule_id`` (give it as one of ``rule_ids`` to add exactly this rule), ``state``, ``reason``,
+            ``files``, ``bytes``, and ``rses``: for each RSE of the expression whether it is chosen and why, and how much
+            is there, under way, to move and stuck.
+        """
+        body: dict[str, Any] = {
+            "dids": [{"scope": did["scope"], "name": did["name"]} for did in dids],
+            "copies": copies,
+            "rse_expression": rse_expression,
+            "dry_run": True,
+        }
+        body.update({key: value for key, value in options.items() if value is not None})
+        answer: list[dict[str, Any]] = self._call("POST", "/rules/", body=body)
+        return answer
+
+    def update_replication_rule(self, rule_id: str, options: Mapping[str, Any]) -> None:
+        """Change a rule (Rucio's options: lifetime, locked, comment, priority, state, boost_rule ...)."""
+        self._call("PUT", f"/rules{segments(rule_id)}", body={"options": dict(options)})
+
+    def approve_replication_rule(self, rule_id: str) -> None:
+        """Let a rule that waits for approval go on."""
+        self.update_replication_rule(rule_id, {"approve": True})
+
+    def deny_replication_rule(self, rule_id: str, reason: str | None = None) -> None:
+        """Take a rule that waits for approval away."""
+        said = {} if reason is None else {"comment": reason}
+        self.update_replication_rule(rule_id, {"approve": False, **said})
+
+    def move_replication_rule(
+        self, rule_id: str, rse_expression: str, override: Mapping[str, Any] | None = None
+    ) -> str:
+        """Have a rule replaced by one on other RSEs; give the new one's id."""
+        body = {"rse_expression": rse_expression, "override": dict(override or {})}
+        return str(self._call("POST", f"/rules{segments(rule_id, 'move')}", body=body))
+
+    def reduce_replication_rule(
+        self, rule_id: str, copies: int, exclude_expression: str | None = None
+    ) -> str:
+        """Have a rule replaced, at once, by one with fewer copies; give the new one's id."""
+        body = {"copies": copies, "exclude_expression": exclude_expression}
+        return str(self._call("POST", f"/rules{segments(rule_id, 'reduce')}", body=body))
+
+    def examine_replication_rule(self, rule_id: str) -> dict[str, Any]:
+        """Ask what holds a rule up."""
+        answer: dict[str, Any] = self._call("GET", f"/rules{segments(rule_id, 'analysis')}")
+        return answer
+
+    def list_replication_rule_full_history(self, scope: str, name: str) -> Iterator[dict[str, Any]]:
+        """List when rules on a DID came to be and when they went."""
+        return self._stream("GET", f"/rules{segments(scope, name, 'history')}")
+
     def get_replication_rule(self, rule_id: str) -> dict[str, Any]:
         """Ask for one rule."""
         answer: dict[str, Any] = self._call("GET", f"/rules{segments(rule_id)}")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, literal, select
+from sqlalchemy.exc import IntegrityError
 
 from arriero.registry.errors import Conflict, InvalidInput, Unsupported
 from arriero.registry.ports import Bell
@@ -29,7 +30,7 @@ from arriero.registry.services.rule_specs import (
     check_priority,
     check_sources,
 )
-from arriero.registry.services.rules import duplicate_rule, parse_rule_id, require_rule
+from arriero.registry.services.rules import added_meanwhile, duplicate_rule, parse_rule_id, require_rule
 from arriero.registry.states import RuleState
 from arriero.registry.store import rule_work as work_store
 from arriero.registry.store import rules as store
@@ -118,7 +119,10 @@ def update_rule(context: Context, actor: Actor, rule_id: str, options: Mapping[s
         )
         audit.record(connection, actor, Action.RULE_UPDATE, uuid.hex, **options)
 
-    context.database.run(work)
+    try:
+        context.database.run(work)
+    except IntegrityError as error:
+        raise added_meanwhile() from error
     context.doorbell.ring(Bell.EVALUATIONS)
 
 

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, RowMapping, literal
 from sqlalchemy import select as sql_select
+from sqlalchemy.exc import IntegrityError
 
 from arriero.registry.errors import Conflict, InvalidInput, NotFound
 from arriero.registry.ports import Bell
@@ -102,7 +103,12 @@ def add_rules(
     """
     check_targets(targets)
     uuids = None if rule_ids is None else [parse_rule_id(text) for text in rule_ids]
-    added = context.database.run(lambda connection: add_within(connection, actor, spec, targets, uuids=uuids))
+    try:
+        added = context.database.run(
+            lambda connection: add_within(connection, actor, spec, targets, uuids=uuids)
+        )
+    except IntegrityError as error:
+        raise added_meanwhile() from error
     context.doorbell.ring(Bell.EVALUATIONS)
     return added
 
@@ -203,6 +209,14 @@ def _refuse_duplicates(
     names = {row["id"]: f"{row['scope']}:{row['name']}" for row in chosen}
     for did_id in store.duplicates(connection, names, account_id, spec.rse_expression, spec.copies):
         raise duplicate_rule(spec.copies, spec.rse_expression, names[did_id])
+
+
+def added_meanwhile() -> Conflict:
+    """Error for a rule that another call has added at the same moment."""
+    return Conflict(
+        "the same rule, or one of that id, was added at this moment: see `arriero rule list`",
+        rucio_class="DuplicateRule",
+    )
 
 
 def duplicate_rule(copies: int, expression: str, did: str) -> Conflict:
