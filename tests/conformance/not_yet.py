@@ -70,6 +70,7 @@ METHODS: dict[str, NotYet] = {
         unsupported.OPEN_DATA, lambda c: c.update_opendata_did(**DID, state="draft")
     ),
     "OpenDataClient.get_opendata_did": NotYet(unsupported.OPEN_DATA, lambda c: c.get_opendata_did(**DID)),
+    "OpenDataClient.get_opendata_host": NotYet(unsupported.OPEN_DATA, None),
     "TouchClient.touch": NotYet(unsupported.TRACES, _touch),
     "MetaConventionClient.del_key": NotYet("the official client does nothing here", None),
     "MetaConventionClient.del_value": NotYet("the official client does nothing here", None),
