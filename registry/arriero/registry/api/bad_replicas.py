@@ -187,7 +187,7 @@ def declare_suspicious(context: ContextDep, actor: ActorDep, body: BodyDep) -> R
 def list_suspicious(
     context: ContextDep,
     actor: ActorDep,
-    rse_expression: Annotated[str | None, Query(max_length=1024)] = None,
+    rse_expression: Annotated[str | None, Query()] = None,
     younger_than: Annotated[datetime | None, Query()] = None,
     nattempts: Annotated[int, Query(ge=0, lt=2**31)] = 0,
 ) -> Response:
@@ -226,7 +226,7 @@ def _any_state(text: str) -> BadReplicaState:
 def summarise(
     context: ContextDep,
     actor: ActorDep,
-    rse_expression: Annotated[str | None, Query(max_length=1024)] = None,
+    rse_expression: Annotated[str | None, Query()] = None,
     from_date: Annotated[datetime | None, Query()] = None,
     to_date: Annotated[datetime | None, Query()] = None,
 ) -> StreamingResponse:

@@ -121,7 +121,7 @@ class ListBody(_Body):
     dids: list[ListDid]
     schemes: list[str] | str | None = None
     all_states: bool = False
-    rse_expression: str | None = Field(default=None, max_length=1024)
+    rse_expression: str | None = None
     domain: str | None = None
     client_location: LocationBody | None = None
     sort: str | None = None

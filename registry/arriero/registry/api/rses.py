@@ -48,7 +48,7 @@ class NewProtocol(ProtocolChanges):
 def list_rses(
     context: ContextDep,
     actor: ActorDep,
-    expression: Annotated[str | None, Query(max_length=1024)] = None,
+    expression: Annotated[str | None, Query()] = None,
 ) -> Response:
     del actor
     return json_stream(rses.list_rses(context, expression))

@@ -61,7 +61,7 @@ def move_rule(
 
     def work(connection: Connection) -> UUID:
         row = _held(connection, actor, uuid, Action.RULE_MOVE)
-        spec = replace(spec_of(connection, row), rse_expression=expression, **overrides)
+        spec = replace(spec_of(connection, row), **{"rse_expression": expression, **overrides})
         if spec.rse_expression == row["rse_expression"]:
             raise _failed(uuid, f"it is on {expression[:200]} already")
         [child] = add_within(connection, actor, spec, [(row["scope"], row["name"])])
