@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             peer=None if options.quick or options.no_peer else Rucio(options.peer, options.postgresql),
         )
         run = Run(plan)
-        if plan.peer is not None:
-            plan.peer.start()
         try:
+            if plan.peer is not None:
+                plan.peer.start()
             run.go()
         finally:
             if plan.peer is not None:

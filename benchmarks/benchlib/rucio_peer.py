@@ -52,6 +52,21 @@ _ALEMBIC = """
 sqlalchemy.url = {url}
 version_table_schema = public
 script_location = {site}/db/sqla/migrate_repo/
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys = generic
+[logger_root]
+level = WARN
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = generic
+[formatter_generic]
+format = %(levelname)s %(message)s
 """
 
 
@@ -105,9 +120,19 @@ class Rucio:
 
     def server(self, port: int) -> list[str]:
         """Give the command of its REST server."""
-        gunicorn = self.python.parent / "gunicorn"
         application = "rucio.web.rest.flaskapi.v1.main:application"
-        return [str(gunicorn), "-w", "2", "-t", "3600", "-b", f"127.0.0.1:{port}", application]
+        return [
+            str(self.python),
+            "-m",
+            "gunicorn",
+            "-w",
+            "2",
+            "-t",
+            "3600",
+            "-b",
+            f"127.0.0.1:{port}",
+            application,
+        ]
 
     def _install(self) -> None:
         marker = self.home / f"installed-{VERSION}"
@@ -127,9 +152,8 @@ class Rucio:
             lacking = MissingPackagesError({"memcached": "it is not installed"}, ("memcached",))
             install(lacking, lambda line: print(line, file=sys.stderr))
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        self._memcached = subprocess.Popen(
-            [str(shutil.which("memcached")), "-l", "127.0.0.1", "-p", str(self.memcached_port), *user]
-        )
+        command = [str(shutil.which("memcached")), "-l", "127.0.0.1", "-p", str(self.memcached_port), *user]
+        self._memcached = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while is_free(self.memcached_port):
             if time.monotonic() > deadline:
