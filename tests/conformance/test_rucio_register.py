@@ -127,7 +127,7 @@ def test_running_again_changes_nothing_and_what_is_new_is_attached(registered: R
 def test_two_at_once_into_a_dataset_that_is_not_there_yet(registered: Registered, official):
     """Each finds no dataset and makes it; what the other has registered is no obstacle."""
     dataset = official.unique("Dataset/DRP/")
-    arguments = (PRODUCT_TYPES[0], "--chunk-size", "3")
+    arguments = (PRODUCT_TYPES[0], "--chunk-size", "6")
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(registered.products, dataset, *arguments) for _ in range(2)]
     assert [run.exception() for run in runs] == [None, None]
