@@ -112,7 +112,8 @@ class TestLists:
         assert sorted(place["priority"] for place in rows[1]["pfns"].values()) == [1, 2]
         assert listed(client, keys(scope, "c"), rse_expression=other_rse)["a"]["rses"] == {}
         assert listed(client, keys(scope, "b"), schemes=["root"])["b"]["pfns"] == {}
-        assert list(client.list_replicas(keys(scope, "c"), nrandom=1))[0]["name"] in {"a", "b"}
+        [chosen] = client.list_replicas(keys(scope, "c"), nrandom=1)
+        assert chosen["name"] in {"a", "b"}
         client.update_rse(other_rse, {"availability_read": False})
         assert set(listed(client, keys(scope, "b"), ignore_availability=False)["b"]["rses"]) == {rse}
         assert set(listed(client, keys(scope, "b"))["b"]["rses"]) == {rse, other_rse}
@@ -306,7 +307,8 @@ class TestBad:
             client.declare_bad_file_replicas([{"scope": scope, "name": "a", "rse": "NOWHERE"}], "broken")
 
     @pytest.mark.client_method("ReplicaClient.declare_bad_did_replicas")
-    def test_bad_dids(self, client, scope, rse, pfns):
+    @pytest.mark.usefixtures("pfns")
+    def test_bad_dids(self, client, scope, rse):
         assert client.declare_bad_did_replicas(rse, keys(scope, "a", "missing"), "broken") == {
             rse: [f"{scope}:missing Unknown replica"]
         }

@@ -19,8 +19,8 @@ from arriero.registry.schema.tables import (
     rule_history,
     rules,
 )
-from arriero.registry.services import bad_replica_lists, bad_replicas as service
-from arriero.registry.services import quarantine
+from arriero.registry.services import bad_replica_lists, quarantine
+from arriero.registry.services import bad_replicas as service
 from arriero.registry.services.bad_replicas import Declaration, Named
 from arriero.registry.services.pfn_dids import dids_of_pfns
 from arriero.registry.services.replicas import StateChange, update_states

@@ -13,7 +13,7 @@ from arriero.registry.database import Database
 from arriero.registry.ports import Bell
 from arriero.registry.schema.tables import accounts as account_table
 from arriero.registry.schema.tables import audit_log, evaluations, rules
-from arriero.registry.services import accounts, contents, dids, replicas, rse_protocols, rses
+from arriero.registry.services import accounts, contents, dids, replicas, rse_attributes, rse_protocols, rses
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.dids import NewCollection
 from arriero.registry.services.replicas import NewReplica
@@ -76,7 +76,7 @@ class InProcess:
     ) -> str:
         rses.add_rse(self.context, self.root, name, {"deterministic": deterministic})
         for key, value in {"lfn2pfn_algorithm": algorithm, **attributes}.items():
-            rses.set_attribute(self.context, self.root, name, key, value)
+            rse_attributes.set_attribute(self.context, self.root, name, key, value)
         rse_protocols.add_protocol(
             self.context,
             self.root,

@@ -19,6 +19,7 @@ from arriero.registry.errors import InvalidInput
 from arriero.registry.services import replica_lists, replica_removal, replicas
 from arriero.registry.services.bad_replicas import Named
 from arriero.registry.services.context import Context
+from arriero.registry.services.new_replicas import NewReplica
 from arriero.registry.services.replica_lists import Client, ReplicaQuery
 from arriero.registry.services.replica_order import Place
 from arriero.registry.states import REPLICA_LETTERS, ReplicaState
@@ -161,7 +162,7 @@ def _state(text: str) -> ReplicaState:
 def add_replicas(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     sent = parse(_FILES, body)
     files = [
-        replicas.NewReplica(
+        NewReplica(
             file.scope,
             file.name,
             file.bytes,

@@ -60,7 +60,7 @@ class Spool:
         """
         kept = _Kept(self)
         try:
-            while chunk := next(lines, b""):  # type: ignore[call-overload]
+            while chunk := next(lines, b""):
                 kept.write(chunk)
         except BaseException:
             kept.close()

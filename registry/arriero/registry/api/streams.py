@@ -79,7 +79,7 @@ class _ListResponse(StreamingResponse):
     @override
     async def stream_response(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        while chunk := await run_in_threadpool(lambda: next(self._lines, b"")):  # type: ignore[call-overload]
+        while chunk := await run_in_threadpool(lambda: next(self._lines, b"")):
             message = {"type": "http.response.body", "body": chunk, "more_body": True}
             if self._paged:
                 await send(message)
@@ -102,7 +102,8 @@ class _ListResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             with CancelScope(shield=True):
-                await run_in_threadpool(lambda: self._lines.close())
+                lines = self._lines
+                await run_in_threadpool(lines.close)
 
 
 def json_stream(rows: Iterable[Any], *, paged: bool = False) -> StreamingResponse:

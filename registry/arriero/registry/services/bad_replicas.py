@@ -318,7 +318,7 @@ def end_unavailability(context: Context, *, limit: int = 1000) -> int:
         if not over:
             return 0
         sets.keep_only(connection, ((place, *key) for place, key in enumerate(over)))
-        waiting = list(connection.scalars(store.waiting_rules()))
+        waiting = frozenset(connection.scalars(store.waiting_rules()))
         sets.hold_replicas(connection)
         store.end_outlived(connection)
         store.close(connection, BadReplicaState.RECOVERED, (BadReplicaState.TEMPORARY_UNAVAILABLE,))

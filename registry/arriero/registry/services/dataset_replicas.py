@@ -6,7 +6,7 @@ A list over many datasets is read in pages, each in a transaction of its own, an
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
 from arriero.registry.errors import InvalidInput
 from arriero.registry.services.context import Context
@@ -70,7 +70,7 @@ def _answers(connection: Connection, keys: Mapping[int, tuple[str, str]]) -> lis
     return answers
 
 
-def _answer(row: Mapping[str, Any], described: Mapping[str, Any], length: int, size: int) -> dict[str, Any]:
+def _answer(row: RowMapping, described: Mapping[str, Any], length: int, size: int) -> dict[str, Any]:
     complete = row["available_length"] == length
     return {
         **described,
