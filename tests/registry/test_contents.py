@@ -9,7 +9,7 @@ from arriero.registry.errors import Conflict, InvalidInput, NotFound
 from arriero.registry.schema.tables import contents as contents_table
 from arriero.registry.schema.tables import dids as dids_table
 from arriero.registry.schema.tables import evaluations, replicas
-from arriero.registry.services import contents, dids
+from arriero.registry.services import contents, did_lists, dids
 from arriero.registry.services.contents import Attachment, Child
 from arriero.registry.services.dids import NewCollection
 from arriero.registry.services.rule_specs import RuleSpec
@@ -29,7 +29,7 @@ def site(catalogue):
 
 
 def held(site, parent: str) -> list[str]:
-    return sorted(row["name"] for row in dids.list_content(site.context, "raw", parent))
+    return sorted(row["name"] for row in did_lists.list_content(site.context, "raw", parent))
 
 
 def rule(site, name: str, **options):
@@ -43,9 +43,9 @@ def test_attaches_and_lists_both_ways(site):
     site.container("c1", ["d"])
     assert held(site, "d") == ["a", "b"]
     assert held(site, "c1") == ["d"]
-    parents = list(dids.list_parents(site.context, "raw", "a"))
+    parents = list(did_lists.list_parents(site.context, "raw", "a"))
     assert parents == [{"scope": "raw", "name": "d", "type": "DATASET"}]
-    assert sorted(row["name"] for row in dids.list_files(site.context, [("raw", "c1")])) == ["a", "b"]
+    assert sorted(row["name"] for row in did_lists.list_files(site.context, "raw", "c1")) == ["a", "b"]
     described = dids.get_did(site.context, "raw", "c1", with_totals=True)
     assert (described["length"], described["bytes"]) == (2, 2000)
 
@@ -55,7 +55,7 @@ def test_a_file_in_two_datasets_of_a_container_counts_once(site):
     site.dataset("d2", ["b", "c"])
     site.container("c1", ["d1", "d2"])
     assert dids.get_did(site.context, "raw", "c1", with_totals=True)["length"] == 3
-    assert sorted(row["name"] for row in dids.list_files(site.context, [("raw", "c1")])) == ["a", "b", "c"]
+    assert sorted(row["name"] for row in did_lists.list_files(site.context, "raw", "c1")) == ["a", "b", "c"]
 
 
 def test_what_is_attached_already_is_refused_or_passed_over(site):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from arriero.registry.errors import Conflict, InvalidInput, NotFound, Unsupported
+from arriero.registry.errors import Conflict, InvalidInput, NotFound
 from arriero.registry.schema.tables import contents, did_meta, events, rules
 from arriero.registry.schema.tables import dids as dids_table
-from arriero.registry.services import dids, metadata
+from arriero.registry.services import did_lists, dids, metadata
 from arriero.registry.services.authorisation import Denied
 from arriero.registry.services.contents import Child
 from arriero.registry.services.dids import NewCollection
@@ -27,7 +27,7 @@ def site(catalogue):
 
 def names(site, **options) -> list[str]:
     given = {"filters": None, "did_type": "collection", "long": False, "recursive": False, **options}
-    return list(dids.search(site.context, "raw", **given))
+    return list(did_lists.search(site.context, "raw", **given))
 
 
 def test_a_collection_comes_with_everything_or_not_at_all(site):
@@ -70,7 +70,8 @@ def test_a_name_is_given_once(site):
         (NewCollection("raw", "../d", "DATASET"), InvalidInput),
         (NewCollection("raw", "d", "FILE"), InvalidInput),
         (NewCollection("raw", "d", "ARCHIVE"), InvalidInput),
-        (NewCollection("raw", "d", "DATASET", meta={"k": None}), InvalidInput),
+        (NewCollection("raw", "d", "DATASET", meta={"k": 2**63}), InvalidInput),
+        (NewCollection("raw", "d", "DATASET", meta={"lifetime": 3}), InvalidInput),
         (NewCollection("raw", "d", "DATASET", meta={"bytes": 3}), InvalidInput),
         (NewCollection("raw", "d", "DATASET", meta={"k": "x" * 300_000}), InvalidInput),
         (NewCollection("raw", "d", "DATASET", meta={"k": "\x00"}), InvalidInput),
@@ -126,21 +127,12 @@ def test_search_by_name_type_account_and_metadata(site):
         "[" * 5000,
         "{'a': {}}",
         "[1]",
-        "[{'a\"b': 'x'}]",
-        "[{\"a') --\": 'x'}]",
         "9" * 20_000,
     ],
 )
 def test_filters_that_cannot_be_read_are_refused(site, filters):
     with pytest.raises(InvalidInput):
         names(site, filters=filters)
-
-
-def test_comparisons_are_said_to_be_missing(site):
-    with pytest.raises(Unsupported):
-        names(site, filters="[{'length.gt': 5}]")
-    with pytest.raises(Unsupported):
-        names(site, recursive=True)
 
 
 def test_metadata_is_laid_over_what_is_there(site):

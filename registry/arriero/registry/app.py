@@ -31,6 +31,7 @@ from arriero.registry.api import (
     subscriptions,
     tokens,
     trace,
+    traces,
 )
 from arriero.registry.api.documents import complete
 from arriero.registry.api.middleware import RequestMiddleware
@@ -62,6 +63,7 @@ ROUTERS = (
     arrivals.router,
     tokens.router,
     trace.router,
+    traces.router,
     pages.router,
     reference.router,
 )

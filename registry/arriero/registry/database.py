@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from arriero.registry.errors import Busy
+from arriero.registry.store.json_filters import add_functions
 
 log = structlog.get_logger(__name__)
 
@@ -118,6 +119,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # the driver must not begin transactions by itself: `_begin_sqlite` does
     connection.isolation_level = None
     connection.create_function("arriero_json_merge", 2, _json_merge, deterministic=True)
+    add_functions(connection)
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
         connection.execute(f"PRAGMA {pragma}")
 

@@ -22,7 +22,7 @@ LIFETIME_EXCEPTIONS = (
     "there is no lifetime model that would need exceptions: a rule lives as long as its own lifetime, "
     "which `rucio rule update --lifetime` extends"
 )
-TRACES = "accesses are not recorded: nothing in Arriero decides by when a file was last read"
+TRACES = "of the traces of worker nodes nothing is kept: send those of reading to /traces"
 VIRTUAL_PLACEMENT = "there is no virtual placement of datasets: list the dataset's replicas"
 HEARTBEATS = "work is leased in the database, so no process has to send heartbeats"
 OTHER_LOGINS = "log in with a password, an X.509 subject that a trusted proxy passes, or a bearer token of the configured issuer"
@@ -49,11 +49,11 @@ _MISSING = tuple(
         (r"/dirac(/.*)?", DIRAC, ()),
         (r"/credentials(/.*)?", SIGNED_URLS, ()),
         (r"/lifetime_exceptions(/.*)?", LIFETIME_EXCEPTIONS, ()),
-        (r"/(nongrid_)?traces(/.*)?", TRACES, ()),
+        (r"/nongrid_traces(/.*)?", TRACES, ()),
         (r"/replicas/[^/]+/.+/datasets_vp", VIRTUAL_PLACEMENT, ()),
         (r"/heartbeats(/.*)?", HEARTBEATS, ()),
         (
-            r"/auth/(gss|oidc|oidc_code|oidc_token|oidc_redirect|saml|ssh|ssh_challenge_token)(/.*)?",
+            r"/auth/(gss|oidc|oidc_code|oidc_token|oidc_redirect|oidc_refresh|saml|ssh|ssh_challenge_token)(/.*)?",
             OTHER_LOGINS,
             (),
         ),

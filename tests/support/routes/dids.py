@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.routes.callers import KNOWN, OWNER, Routes
+from support.routes.callers import KNOWN, OWNER, PUBLIC, ROOT, Routes
 
 ROUTES: Routes = {
     ("POST", "/dids"): (OWNER, "/dids", [{"scope": "hers", "name": "bulk", "type": "DATASET"}]),
@@ -18,12 +18,20 @@ ROUTES: Routes = {
         "/dids/bulkdidsmeta",
         {"dids": [{"scope": "hers", "name": "d", "meta": {"k": 1}}]},
     ),
+    ("POST", "/dids/sample"): (
+        OWNER,
+        "/dids/sample",
+        {"input_scope": "hers", "input_name": "d", "output_scope": "hers", "output_name": "s", "nbfiles": 1},
+    ),
+    ("POST", "/dids/resurrect"): (ROOT, "/dids/resurrect", [{"scope": "hers", "name": "gone"}]),
+    ("GET", "/dids/{scope}"): (KNOWN, "/dids/hers", None),
     ("GET", "/dids/{scope}/dids/search"): (KNOWN, "/dids/hers/dids/search", None),
     ("GET", "/dids/{scope}/{name:path}"): (KNOWN, "/dids/hers/d", None),
     ("POST", "/dids/{scope}/{name:path}"): (OWNER, "/dids/hers/new", {"type": "DATASET"}),
     ("GET", "/dids/{scope}/{name:path}/dids"): (KNOWN, "/dids/hers/d/dids", None),
     ("POST", "/dids/{scope}/{name:path}/dids"): (OWNER, "/dids/hers/d/dids", {"dids": []}),
     ("DELETE", "/dids/{scope}/{name:path}/dids"): (OWNER, "/dids/hers/d/dids", {"dids": []}),
+    ("GET", "/dids/{scope}/{name:path}/dids/history"): (KNOWN, "/dids/hers/d/dids/history", None),
     ("GET", "/dids/{scope}/{name:path}/files"): (KNOWN, "/dids/hers/d/files", None),
     ("GET", "/dids/{scope}/{name:path}/parents"): (KNOWN, "/dids/hers/d/parents", None),
     ("GET", "/dids/{scope}/{name:path}/rules"): (KNOWN, "/dids/hers/d/rules", None),
@@ -33,4 +41,10 @@ ROUTES: Routes = {
     ("DELETE", "/dids/{scope}/{name:path}/meta"): (OWNER, "/dids/hers/d/meta?key=k", None),
     ("POST", "/dids/{scope}/{name:path}/meta/{key}"): (OWNER, "/dids/hers/d/meta/k", {"value": 1}),
     ("PUT", "/dids/{scope}/{name:path}/status"): (OWNER, "/dids/hers/e/status", {"open": False}),
+    # the official clients send traces without a token; they move `accessed_at` and nothing else
+    ("POST", "/traces"): (
+        PUBLIC,
+        "/traces",
+        {"eventType": "touch", "clientState": "DONE", "scope": "hers", "filename": "f"},
+    ),
 }

@@ -33,6 +33,8 @@ class Action(StrEnum):
     DID_CLOSE = "did_close"
     DID_REOPEN = "did_reopen"
     DID_META_SET = "did_meta_set"
+    DID_ERASE = "did_erase"
+    DID_RESURRECT = "did_resurrect"
     RSE_ADD = "rse_add"
     RSE_UPDATE = "rse_update"
     RSE_DELETE = "rse_delete"
@@ -111,6 +113,9 @@ _POLICIES = MappingProxyType(
         Action.DID_CLOSE: _OWNER,
         Action.DID_REOPEN: _ADMIN_ONLY,
         Action.DID_META_SET: _OWNER,
+        # of what has expired; nobody else erases than the sweep
+        Action.DID_ERASE: _ADMIN_ONLY,
+        Action.DID_RESURRECT: _ADMIN_ONLY,
         Action.RSE_ADD: _ADMIN_ONLY,
         Action.RSE_UPDATE: _ADMIN_ONLY,
         Action.RSE_DELETE: _ADMIN_ONLY,

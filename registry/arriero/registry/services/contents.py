@@ -17,6 +17,7 @@ from arriero.registry.services import audit, replicas
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.lookups import did_missing
+from arriero.registry.services.new_replicas import NewReplica
 from arriero.registry.states import DidType
 from arriero.registry.store import contents as store
 from arriero.registry.store import dids as did_store
@@ -88,7 +89,7 @@ def attach_within(
         _register(connection, context, actor, with_replicas)
     parents = _stage(connection, actor, Action.DID_ATTACH, attachments)
     parent_ids = [row["id"] for row in parents.values()]
-    _lock(connection, parent_ids, store.staged_collection_ids(connection))
+    lock_around(connection, parent_ids, store.staged_collection_ids(connection))
     for row in _current(connection, parents).values():
         _check_parent(row)
     _refuse_faults(connection)
@@ -111,15 +112,16 @@ def _register(
 ) -> None:
     # collections are locked before files, everywhere
     keys = [(attachment.scope, attachment.name) for attachment in attachments]
-    _lock(connection, [row["id"] for row in did_store.find_dids(connection, keys).values()], frozenset())
+    lock_around(connection, [row["id"] for row in did_store.find_dids(connection, keys).values()])
+    by_rse: dict[str, list[NewReplica]] = {}
     for attachment in attachments:
-        files = [
-            replicas.NewReplica(
-                child.scope, child.name, child.bytes, child.adler32, child.md5, meta=child.meta
-            )
+        files = by_rse.setdefault(attachment.rse or "", [])
+        files += [
+            NewReplica(child.scope, child.name, child.bytes, child.adler32, child.md5, meta=child.meta)
             for child in attachment.children
         ]
-        replicas.register_within(connection, context, actor, attachment.rse or "", files)
+    for rse, files in sorted(by_rse.items()):
+        replicas.register_within(connection, context, actor, rse, files)
 
 
 def detach(context: Context, actor: Actor, scope: str, name: str, children: Sequence[Child]) -> None:
@@ -138,7 +140,7 @@ def detach(context: Context, actor: Actor, scope: str, name: str, children: Sequ
     def work(connection: Connection) -> None:
         parents = _stage(connection, actor, Action.DID_DETACH, [attachment])
         parent_ids = [row["id"] for row in parents.values()]
-        _lock(connection, parent_ids, frozenset())
+        lock_around(connection, parent_ids)
         for row in _current(connection, parents).values():
             if row["monotonic"]:
                 raise Conflict(
@@ -207,7 +209,23 @@ def _checksums(child: Child) -> tuple[str | None, str | None]:
         raise InvalidInput(f"{child.scope[:40]}:{child.name[:200]}: {error}") from error
 
 
-def _lock(connection: Connection, parent_ids: Sequence[int], collections: frozenset[int]) -> None:
+def lock_around(
+    connection: Connection, parent_ids: Sequence[int], collections: frozenset[int] = frozenset()
+) -> None:
+    """Lock collections whose contents change, and hold what stands above them as it is.
+
+    Parameters
+    ----------
+    parent_ids
+        What is changed.
+    collections
+        Collections that are attached to it.
+
+    Raises
+    ------
+    Busy
+        What stands above keeps changing.
+    """
     changed = frozenset(parent_ids) | collections
     for _ in range(4):
         above = store.ancestor_ids(connection, parent_ids) - changed

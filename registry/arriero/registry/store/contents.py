@@ -5,14 +5,21 @@ from typing import Any
 
 from sqlalchemy import (
     CTE,
+    BigInteger,
+    ColumnElement,
     Connection,
+    FromClause,
+    Integer,
     RowMapping,
     Select,
     Subquery,
     and_,
+    cast,
     delete,
     exists,
     func,
+    insert,
+    literal,
     or_,
     select,
     tuple_,
@@ -22,8 +29,9 @@ from sqlalchemy import (
 
 from arriero.registry.dialect import insert_into
 from arriero.registry.schema.base import now
-from arriero.registry.schema.tables import contents, dids, rules, scopes
+from arriero.registry.schema.tables import contents, contents_history, did_meta, dids, rules, scopes
 from arriero.registry.states import DidType, RuleState
+from arriero.registry.store.json_filters import is_one_of
 from arriero.registry.store.staging import staged_children
 
 _NOT_EVALUATED = (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
@@ -76,6 +84,144 @@ def files_below(ids: Sequence[int]) -> Select[Any]:
         .join(below, below.c.id == dids.c.id)
         .join(scopes, scopes.c.id == dids.c.scope_id)
     )
+
+
+def everything_below(roots: FromClause) -> Select[Any]:
+    """Query for what DIDs are or hold, at any depth: ``root`` and ``id``, each once for each root.
+
+    Parameters
+    ----------
+    roots
+        Columns ``id`` and ``root``: a DID, and what to call it in the answer.
+    """
+    down = _down_from(roots)
+    held = (
+        select(down.c.root, contents.c.child_id.label("id"))
+        .join(contents, contents.c.parent_id == down.c.id)
+        .where(down.c.type == DidType.DATASET)
+    )
+    return select(down.c.root, down.c.id).union(held)  # type: ignore[return-value]
+
+
+def _down_from(roots: FromClause) -> CTE:
+    down = (
+        select(cast(roots.c.root, BigInteger).label("root"), dids.c.id, dids.c.type)
+        .join(dids, dids.c.id == roots.c.id)
+        .cte("down", recursive=True)
+    )
+    child = dids.alias("child")
+    return down.union(
+        select(down.c.root, child.c.id, child.c.type)
+        .join(contents, contents.c.child_id == child.c.id)
+        .join(down, and_(down.c.id == contents.c.parent_id, down.c.type == DidType.CONTAINER))
+    )
+
+
+def files_below_each(roots: FromClause) -> Select[Any]:
+    """Query for the files that DIDs are or hold, at any depth, each once for each root; ``root`` says below which.
+
+    Parameters
+    ----------
+    roots
+        As of `everything_below`.
+    """
+    down = _down_from(roots)
+    held = (
+        select(down.c.root, contents.c.child_id.label("id"))
+        .join(contents, contents.c.parent_id == down.c.id)
+        .where(down.c.type == DidType.DATASET)
+    )
+    named = select(down.c.root, down.c.id).where(down.c.type == DidType.FILE)
+    below = union(held, named).subquery("below")
+    return (
+        select(
+            below.c.root, scopes.c.name.label("scope"), dids.c.name, dids.c.bytes, dids.c.adler32, dids.c.md5
+        )
+        .join(dids, dids.c.id == below.c.id)
+        .join(scopes, scopes.c.id == dids.c.scope_id)
+    )
+
+
+def with_metadata(files: Select[Any]) -> Select[Any]:
+    """Have a query for files give their metadata too, as ``meta``."""
+    return files.add_columns(did_meta.c.meta).outerjoin(did_meta, did_meta.c.did_id == dids.c.id)
+
+
+def levels_below(did_id: int, *, depth: int) -> Select[Any]:
+    """Query for what a collection holds, level by level, with what holds it; a child once for each parent.
+
+    Parameters
+    ----------
+    depth
+        Levels; a limit, since nothing but the refusal of circles ends the descent.
+    """
+    down = select(dids.c.id.label("id"), literal(0, Integer).label("level")).where(dids.c.id == did_id)
+    tree = down.cte("levels", recursive=True)
+    tree = tree.union(
+        select(contents.c.child_id, tree.c.level + 1)
+        .join(tree, contents.c.parent_id == tree.c.id)
+        .where(tree.c.level < depth)
+    )
+    parent, parent_scope = dids.alias("parent"), scopes.alias("parent_scope")
+    return (
+        select(
+            scopes.c.name.label("scope"),
+            dids.c.name,
+            dids.c.type,
+            dids.c.bytes,
+            parent_scope.c.name.label("parent_scope"),
+            parent.c.name.label("parent_name"),
+            (tree.c.level + 1).label("level"),
+        )
+        .select_from(tree)
+        .join(contents, contents.c.parent_id == tree.c.id)
+        .join(dids, dids.c.id == contents.c.child_id)
+        .join(scopes, scopes.c.id == dids.c.scope_id)
+        .join(parent, parent.c.id == tree.c.id)
+        .join(parent_scope, parent_scope.c.id == parent.c.scope_id)
+        .where(tree.c.level < depth)
+        .order_by(tree.c.level, tree.c.id, scopes.c.name, dids.c.name)
+    )
+
+
+def tops_of(scope_id: int) -> Select[Any]:
+    """Query for the DIDs of a scope that nothing of the same scope holds, in the order of their names."""
+    parent = dids.alias("parent")
+    held = (
+        select(literal(1))
+        .select_from(contents)
+        .join(parent, parent.c.id == contents.c.parent_id)
+        .where(contents.c.child_id == dids.c.id, parent.c.scope_id == scope_id)
+        .exists()
+    )
+    return (
+        select(dids.c.id, dids.c.name, dids.c.type, dids.c.bytes)
+        .where(dids.c.scope_id == scope_id, ~held)
+        .order_by(dids.c.name)
+    )
+
+
+def datasets_with(connection: Connection, key: str, value: str) -> Select[Any]:
+    """Query for the datasets that hold a file whose metadata have a value."""
+    parent = dids.alias("parent")
+    files = select(did_meta.c.did_id).where(is_one_of(connection, key, [value]))
+    return (
+        select(scopes.c.name.label("scope"), parent.c.name)
+        .join(contents, contents.c.parent_id == parent.c.id)
+        .join(scopes, scopes.c.id == parent.c.scope_id)
+        .where(contents.c.child_id.in_(files), parent.c.type == DidType.DATASET)
+        .distinct()
+        .order_by(scopes.c.name, parent.c.name)
+    )
+
+
+def sample(connection: Connection, source_id: int, target_id: int, files: int) -> int:
+    """Attach so many files below a DID, drawn at random, to a dataset; give how many there were."""
+    below = file_ids_below([source_id])
+    drawn = select(below.c.id).order_by(func.random()).limit(files).subquery("drawn")
+    rows = select(literal(target_id), drawn.c.id, now()).order_by(drawn.c.id)
+    statement = insert_into(connection, contents).from_select(["parent_id", "child_id", "created_at"], rows)
+    return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
 
 
 def children_of(parent_id: int) -> Select[Any]:
@@ -210,11 +356,28 @@ def attach_staged(connection: Connection) -> int:
 
 
 def detach_staged(connection: Connection) -> int:
-    """Detach the staged children; give how many were attached."""
+    """Detach the staged children, into the history; give how many were attached."""
     staged = select(staged_children.c.parent_id, staged_children.c.child_id)
-    return connection.execute(
-        delete(contents).where(tuple_(contents.c.parent_id, contents.c.child_id).in_(staged))
-    ).rowcount
+    return detach_where(connection, tuple_(contents.c.parent_id, contents.c.child_id).in_(staged))
+
+
+def detach_where(connection: Connection, condition: ColumnElement[bool]) -> int:
+    """Detach what a condition on ``contents`` chooses, into the history; give how much that was.
+
+    Parameters
+    ----------
+    connection
+        In a transaction that has locked the parents.
+    """
+    attached = select(contents.c.parent_id, contents.c.child_id, contents.c.created_at, now()).where(
+        condition
+    )
+    connection.execute(
+        insert(contents_history).from_select(
+            ["parent_id", "child_id", "attached_at", "detached_at"], attached, include_defaults=False
+        )
+    )
+    return connection.execute(delete(contents).where(condition)).rowcount
 
 
 def is_circular(connection: Connection, ids: Iterable[int]) -> bool:

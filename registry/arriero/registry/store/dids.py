@@ -1,37 +1,22 @@
-"""Data identifiers in the database: finding them, adding collections, their metadata."""
+"""Data identifiers in the database: finding them by name, locking them, and what changes in their rows."""
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    RowMapping,
-    Select,
-    and_,
-    case,
-    delete,
-    insert,
-    literal,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, RowMapping, Select, and_, case, insert, select, update
 
-from arriero.registry.dialect import insert_into, like_pattern
-from arriero.registry.schema.base import after, now
-from arriero.registry.schema.tables import accounts, did_meta, dids, events, scopes
+from arriero.registry.schema.base import now
+from arriero.registry.schema.tables import accounts, dids, events, scopes
 from arriero.registry.states import DidType
-from arriero.registry.store.json import json_merge, json_of, json_value
-from arriero.registry.store.staging import staged_files
+from arriero.registry.store.did_sets import named
 
 T = TypeVar("T")
 
 KEYS_A_STATEMENT = 500
-"""DIDs that one statement looks up by name."""
+"""DIDs that a list is read for at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +60,26 @@ def did_query() -> Select[Any]:
 
 
 def find_dids(connection: Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], RowMapping]:
-    """Those of some DIDs that exist, by (scope, name).
+    """Those of some DIDs that exist, by (scope, name); two statements for any number.
 
     Parameters
     ----------
     keys
         Pairs of scope and name.
     """
-    found: dict[tuple[str, str], RowMapping] = {}
-    for chunk in in_chunks(dict.fromkeys(keys), KEYS_A_STATEMENT):
-        if conditions := _named(connection, chunk):
-            for row in connection.execute(did_query().where(or_(*conditions))).mappings():
-                found[row["scope"], row["name"]] = row
-    return found
-
-
-def _named(connection: Connection, keys: Iterable[tuple[str, str]]) -> list[ColumnElement[bool]]:
-    """Conditions, one a scope, that the index serves: comparing pairs across the join would read every DID."""
-    by_scope: dict[str, list[str]] = {}
-    for scope, name in keys:
-        by_scope.setdefault(scope, []).append(name)
-    if len(by_scope) == 1:
-        return [and_(scopes.c.name == scope, dids.c.name.in_(names)) for scope, names in by_scope.items()]
-    known = scopes_by_name(connection, by_scope)
-    return [
-        and_(dids.c.scope_id == known[scope].id, dids.c.name.in_(names))
-        for scope, names in by_scope.items()
-        if scope in known
-    ]
+    wanted = list(dict.fromkeys(keys))
+    if not wanted:
+        return {}
+    if len(wanted) == 1:
+        [(scope, name)] = wanted
+        query = did_query().where(scopes.c.name == scope, dids.c.name == name)
+    else:
+        known = scopes_by_name(connection, {scope for scope, _ in wanted})
+        chosen = named(connection, [(known[scope].id, name) for scope, name in wanted if scope in known])
+        query = did_query().join(
+            chosen, and_(dids.c.scope_id == chosen.c.scope_id, dids.c.name == chosen.c.name)
+        )
+    return {(row["scope"], row["name"]): row for row in connection.execute(query).mappings()}
 
 
 def lock_dids(connection: Connection, ids: Iterable[int], *, shared: bool = False) -> None:
@@ -121,11 +98,6 @@ def lock_dids(connection: Connection, ids: Iterable[int], *, shared: bool = Fals
         connection.execute(locked).all()
 
 
-def insert_collections(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert datasets and containers, in one statement."""
-    connection.execute(insert(dids), list(rows))
-
-
 def set_open(connection: Connection, did_id: int, *, is_open: bool) -> None:
     """Open or close a collection."""
     connection.execute(
@@ -133,50 +105,6 @@ def set_open(connection: Connection, did_id: int, *, is_open: bool) -> None:
         .where(dids.c.id == did_id)
         .values(is_open=is_open, closed_at=None if is_open else now(), updated_at=now())
     )
-
-
-def set_lifetime(connection: Connection, did_id: int, lifetime_s: float | None) -> None:
-    """Have a DID expire in so many seconds; None: never."""
-    expired_at = None if lifetime_s is None else after(literal(lifetime_s))
-    connection.execute(update(dids).where(dids.c.id == did_id).values(expired_at=expired_at))
-
-
-def metadata_of(connection: Connection, ids: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Metadata of DIDs; those that have none are missing."""
-    found: dict[int, dict[str, Any]] = {}
-    for chunk in in_chunks(ids, KEYS_A_STATEMENT):
-        query = select(did_meta.c.did_id, did_meta.c.meta).where(did_meta.c.did_id.in_(chunk))
-        found.update({row.did_id: dict(row.meta) for row in connection.execute(query)})
-    return found
-
-
-def merge_metadata(connection: Connection) -> None:
-    """Lay the metadata of ``staged_files`` (with ``file_id``) over what is there, in one statement."""
-    statement = insert_into(connection, did_meta).from_select(
-        ["did_id", "meta"],
-        select(staged_files.c.file_id, json_of(connection, staged_files.c.meta))
-        .where(staged_files.c.meta.is_not(None))
-        .order_by(staged_files.c.file_id),
-    )
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["did_id"], set_={"meta": json_merge(did_meta.c.meta, statement.excluded.meta)}
-        )
-    )
-
-
-def delete_metadata_key(connection: Connection, did_id: int, key: str) -> bool:
-    """Remove a key from the metadata of a DID; False when it was not there."""
-    query = select(did_meta.c.meta).where(did_meta.c.did_id == did_id).with_for_update()
-    meta = connection.scalar(query)
-    if meta is None or key not in meta:
-        return False
-    rest = {name: value for name, value in meta.items() if name != key}
-    if rest:
-        connection.execute(update(did_meta).where(did_meta.c.did_id == did_id).values(meta=rest))
-    else:
-        connection.execute(delete(did_meta).where(did_meta.c.did_id == did_id))
-    return True
 
 
 def append_event(connection: Connection, event_type: str, key: str, payload: Mapping[str, Any]) -> None:
@@ -188,37 +116,3 @@ def append_event(connection: Connection, event_type: str, key: str, payload: Map
         Events with the same key are delivered in order.
     """
     connection.execute(insert(events).values(event_type=event_type, key=key, payload=dict(payload)))
-
-
-def search(scope: str, groups: Sequence[Mapping[str, str]], types: Iterable[DidType]) -> Select[Any]:
-    """Query for the DIDs of a scope that one of several groups of conditions fits.
-
-    Parameters
-    ----------
-    groups
-        Each a mapping of ``name`` (with ``*``), ``account`` or a key of the metadata to the value that it must have.
-    types
-        Types that are wanted.
-    """
-    alternatives = [
-        and_(literal(True), *(_condition(key, value) for key, value in group.items())) for group in groups
-    ]
-    query = did_query().where(scopes.c.name == scope, dids.c.type.in_(list(types)))
-    if any(set(group) - {"name", "account"} for group in groups):
-        query = query.outerjoin(did_meta, did_meta.c.did_id == dids.c.id)
-    if alternatives:
-        query = query.where(or_(*alternatives))
-    return query.order_by(dids.c.name)
-
-
-def _condition(key: str, value: str) -> ColumnElement[bool]:
-    if key == "name":
-        if value == "*":
-            return literal(True)
-        if "*" in value:
-            return dids.c.name.like(like_pattern(value), escape="\\")
-        return dids.c.name == value
-    if key == "account":
-        return accounts.c.name == value
-    text = json_value(did_meta.c.meta, literal(key))
-    return text.like(like_pattern(value), escape="\\") if "*" in value else text == value

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Cast, ColumnElement, Connection, String, cast, type_coerce
+from sqlalchemy import Cast, ColumnElement, Connection, cast, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -34,25 +34,3 @@ def _json_merge_sqlite(element: json_merge, compiler: Any, **kw: Any) -> str:
     below, above = (compiler.process(clause, **kw) for clause in element.clauses)
     # json_patch goes on merging below, and takes keys away whose value is null
     return f"arriero_json_merge({below}, {above})"
-
-
-class json_value(FunctionElement[str]):  # noqa: N801 - reads as the SQL function that it is
-    """The value of a key of a JSON object as text; ``true`` and ``false`` as these words."""
-
-    type = String()
-    inherit_cache = True
-
-
-@compiles(json_value)
-def _json_value(element: json_value, compiler: Any, **kw: Any) -> str:
-    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"({column} ->> {key})"
-
-
-@compiles(json_value, "sqlite")
-def _json_value_sqlite(element: json_value, compiler: Any, **kw: Any) -> str:
-    column, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    # SQLite has no booleans: it would give 1 and 0
-    value = "CASE type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' ELSE CAST(value AS TEXT) END"
-    # made of compiled expressions, whose values are bound
-    return f"(SELECT {value} FROM json_each({column}) WHERE key = {key})"  # noqa: S608
