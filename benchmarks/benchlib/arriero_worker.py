@@ -14,7 +14,7 @@ from arriero.registry import migrate
 from arriero.registry.database import Database
 from arriero.registry.ports import SilentDoorbell
 from arriero.registry.schema.tables import accounts as account_table
-from arriero.registry.services import accounts, contents, dids, metadata, replica_lists, rses
+from arriero.registry.services import accounts, contents, did_lists, dids, metadata, replica_lists, rses
 from arriero.registry.services.bootstrap import bootstrap
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.new_replicas import NewReplica
@@ -88,7 +88,7 @@ def _digest(rows: Iterable[dict]) -> int:
 
 
 def _listed(dataset: str) -> Iterator[dict[str, object]]:
-    return dids.list_files(side.context, [(data.SCOPE, dataset)])
+    return did_lists.list_files(side.context, data.SCOPE, dataset)
 
 
 def list_files(dataset: str, most: int | None, digest: bool) -> dict[str, object]:
@@ -127,7 +127,7 @@ def set_meta(prefix: str, start: int, count: int, chunk: int) -> dict[str, objec
 def search(filters: str) -> dict[str, object]:
     watch = Stopwatch()
     with watch:
-        rows = dids.search(
+        rows = did_lists.search(
             side.context, data.SCOPE, filters=filters, did_type="file", long=False, recursive=False
         )
         found = sum(1 for _ in rows)
