@@ -73,6 +73,11 @@ class TestRules:
         client.attach_dids(scope, "d", keys(scope, "a"))
         return {"scope": scope, "name": "d"}
 
+    @pytest.mark.client_method(
+        "RuleClient.add_replication_rule",
+        "RuleClient.get_replication_rule",
+        "RuleClient.list_replication_rules",
+    )
     def test_add_get_list(self, client, dataset, rse):
         options = {
             "lifetime": 3600,
@@ -127,6 +132,7 @@ class TestRules:
         with pytest.raises(exception.RSEWriteBlocked):
             client.add_replication_rule([dataset], 1, f"{rse}&{rse}")
 
+    @pytest.mark.client_method("RuleClient.update_replication_rule", "RuleClient.delete_replication_rule")
     def test_update_and_remove(self, client, dataset, rse):
         [rule] = client.add_replication_rule([dataset], 1, rse, locked=True)
         with pytest.raises(exception.UnsupportedOperation, match="locked"):
@@ -138,6 +144,7 @@ class TestRules:
         assert described["purge_replicas"] is True
         assert described["expires_at"] > described["created_at"]
 
+    @pytest.mark.client_method("RuleClient.approve_replication_rule")
     def test_approve(self, client, dataset, rse):
         [rule] = client.add_replication_rule([dataset], 1, rse, ask_approval=True)
         assert client.get_replication_rule(rule)["state"] == "WAITING_APPROVAL"

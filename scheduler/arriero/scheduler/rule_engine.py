@@ -73,8 +73,8 @@ class Engine:
             # no copy is made: neither a blocked RSE nor a full one is in the way
             chosen_from = eligible_of(rule, [replace(one, free=None) for one in named])
             chunk, deltas = self._decide(connection, rule, known, chosen_from, progress, hold=True)
-            if (refused := progress.reason or _not_there(connection, known)) is not None:
-                return refused
+            if (lacking := progress.reason or _not_there(connection, known)) is not None:
+                return f"too few copies are there already: {lacking}"
             placed = effects.carry_out(connection, rule.scope, activity=rule.activity, priority=rule.priority)
             deltas.update(placed.deltas)
             change = rule_changes.changed(rule.counts, deltas, unfinished=not chunk.complete)
@@ -128,7 +128,7 @@ def _not_there(connection: Connection, known: RseCatalogue) -> str | None:
     if not rows:
         return None
     missing = ", ".join(f"{row.files} files at {known.by_id[row.rse_id].name}" for row in rows)
-    return f"too few copies are there already: it lacks {missing}"
+    return f"it lacks {missing}"
 
 
 @dataclass(slots=True)
