@@ -235,6 +235,8 @@ def test_every_place_of_an_expression_refuses_it_as_one(limited, what):
     expression = HOSTILE_EXPRESSIONS[what]
     asked = 0
     for operation in CALLS:
+        if operation.method == "DELETE":
+            continue  # there it is the key of what is stored
         path = limited.callers.path_of(operation.route)
         base = ACCESS[operation.route][2]
         for name in operation.queries:

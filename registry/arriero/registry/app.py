@@ -38,6 +38,7 @@ from arriero.registry.api.middleware import RequestMiddleware
 from arriero.registry.dashboard import pages
 from arriero.registry.dependencies import refuse_null_characters
 from arriero.registry.services.context import Context
+from arriero.registry.services.counts import RecentCounts
 
 ROUTERS = (
     ping.router,
@@ -95,6 +96,7 @@ def create_app(context: Context) -> FastAPI:
         dependencies=[Depends(refuse_null_characters)],
     )
     app.state.context = context
+    app.state.recent_counts = RecentCounts(context)
     for router in ROUTERS:
         app.include_router(router)
     failures.install(app, context)

@@ -1,33 +1,34 @@
 """Pages of the dashboard: rendered here, complete without JavaScript, with nothing loaded from elsewhere.
 
-Every number is counted in the database when the page is asked for. Templates escape whatever they are given.
+Anybody may look (docs/adr/0015): what is shown are numbers, counted at most every few seconds whoever asks how often.
+Templates escape whatever they are given.
 """
 
 from functools import cache
 from importlib.resources import files
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from arriero.registry.dependencies import ContextDep
 from arriero.registry.errors import NotFound
-from arriero.registry.services.counts import count_everything
+from arriero.registry.services.counts import KEPT_S, RecentCounts
 
 router = APIRouter(include_in_schema=False)
 
 _STATIC_TYPES = {"style.css": "text/css; charset=utf-8"}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_REFRESH_S = 10
+_REFRESH_S = int(KEPT_S)
 
 
 @router.get("/ui")
-def overview(context: ContextDep, paused: Annotated[bool, Query()] = False) -> HTMLResponse:
+def overview(request: Request, paused: Annotated[bool, Query()] = False) -> HTMLResponse:
     """What there is of everything."""
+    counts: RecentCounts = request.app.state.recent_counts
     page = _environment().get_template("overview.html")
     refresh_s = None if paused else _REFRESH_S
-    return HTMLResponse(page.render(counts=count_everything(context), refresh_s=refresh_s))
+    return HTMLResponse(page.render(counts=counts.get(), refresh_s=refresh_s))
 
 
 @router.get("/ui/static/{name}")
