@@ -95,6 +95,8 @@ def test_only_so_many_passwords_are_verified_at_once(catalogue, monkeypatch):
     monkeypatch.setattr(authentication, "_VERIFY_WAIT_S", 0.01)
     with authentication._VERIFYING, pytest.raises(Busy):
         authentication.login(catalogue.context, account=None, username="ada", password="x")
+    with authentication._VERIFYING, pytest.raises(Busy):
+        authentication.hash_password("x")
     with pytest.raises(NotAuthenticated):
         authentication.login(catalogue.context, account=None, username="ada", password="x")
 

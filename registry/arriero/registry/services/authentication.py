@@ -5,6 +5,8 @@ trusted proxy has verified, and bearer tokens of trusted issuers.
 import hashlib
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,7 +30,7 @@ _HASHER = PasswordHasher()
 """argon2id with the library's parameters (RFC 9106, the low-memory option)."""
 
 _VERIFYING = threading.BoundedSemaphore(4)
-"""Each verification takes 64 MiB: a flood of logins must not take all memory."""
+"""Each hash takes 64 MiB: a flood of logins must not take all memory."""
 
 _VERIFY_WAIT_S = 5.0
 
@@ -47,8 +49,15 @@ class IssuedToken:
 
 
 def hash_password(password: str) -> str:
-    """Give the argon2id hash under which a password is stored."""
-    return _HASHER.hash(password)
+    """Give the argon2id hash under which a password is stored.
+
+    Raises
+    ------
+    Busy
+        Too many passwords are hashed or verified at once.
+    """
+    with _one_of_few():
+        return _HASHER.hash(password)
 
 
 def hash_token(token: str) -> str:
@@ -106,7 +115,7 @@ def login(context: Context, *, account: str | None, username: str, password: str
         raise NotAuthenticated(
             "cannot authenticate with this account, user name and password: check all three"
         )
-    stronger = _HASHER.hash(password) if _HASHER.check_needs_rehash(secret_hash) else None
+    stronger = hash_password(password) if _HASHER.check_needs_rehash(secret_hash) else None
     return context.database.run(lambda connection: _begin_session(connection, context, proven, stronger))
 
 
@@ -223,15 +232,22 @@ def _bearer(context: Context, token: str, account: str | None) -> tuple[identiti
     return acting, bearer.expires_at
 
 
-def _holds(secret_hash: str, password: str) -> bool:
+@contextmanager
+def _one_of_few() -> Iterator[None]:
     if not _VERIFYING.acquire(timeout=_VERIFY_WAIT_S):
         raise Busy("too many log in at once: try again")
     try:
-        return _HASHER.verify(secret_hash, password)
-    except InvalidHashError:
-        log.exception("stored password hash is not readable")
-        return False
-    except VerificationError:
-        return False
+        yield
     finally:
         _VERIFYING.release()
+
+
+def _holds(secret_hash: str, password: str) -> bool:
+    with _one_of_few():
+        try:
+            return _HASHER.verify(secret_hash, password)
+        except InvalidHashError:
+            log.exception("stored password hash is not readable")
+            return False
+        except VerificationError:
+            return False
