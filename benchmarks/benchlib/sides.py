@@ -37,6 +37,8 @@ class Side:
 
     def http(self, command: str, **arguments: Any) -> tuple[dict[str, Any], Sample]:
         """Do something over HTTP, and say what it took."""
+        # a server may have closed what was idle meanwhile
+        self.wire.hang_up()
         return self._measured(lambda: getattr(self.wire, command)(**arguments))
 
     def _measured(self, work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], Sample]:

@@ -31,6 +31,10 @@ class Wire:
         answer.read()
         self._headers["X-Rucio-Auth-Token"] = answer.headers["X-Rucio-Auth-Token"]
 
+    def hang_up(self) -> None:
+        """Close the connection; the next call opens another one."""
+        self._connection.close()
+
     def _call(
         self, method: str, path: str, body: bytes | None, accept: str = "*/*"
     ) -> http.client.HTTPResponse:

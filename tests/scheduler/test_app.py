@@ -52,8 +52,10 @@ def test_configuration():
         "arriero.maintenance.sweep_requests",
         "arriero.maintenance.sweep_arrivals",
         "arriero.maintenance.sweep_rules",
+        "arriero.maintenance.sweep_dids",
         "arriero.maintenance.sweep_replicas",
         "arriero.maintenance.sweep_accounts",
+        "arriero.maintenance.sweep_histories",
     }
     assert {app.conf.task_routes[name]["queue"] for name in ours} == {"rules", "transfer", "maintenance"}
     assert {entry["task"] for entry in app.conf.beat_schedule.values()} == {

@@ -186,6 +186,8 @@ class Settings(_FromEnvironmentAndFile):
     """How often each queue is swept for what is due, seconds."""
     arrival_max_attempts: int = Field(default=10, ge=1)
     """Attempts to ingest one arrival before it is failed; an outage of the Butler does not count."""
+    history_months: int = Field(default=13, ge=1, le=1200)
+    """Whole months before this one of which audit, events and the histories of rules and requests are kept."""
     credentials_file: Path | None = None
     """YAML: for each RSE name, ``ca_bundle`` and ``token_file``. The database holds no credentials."""
     log_level: str = "INFO"

@@ -8,16 +8,20 @@ SWEEP_EVALUATIONS: Final = "arriero.maintenance.sweep_evaluations"
 SWEEP_REQUESTS: Final = "arriero.maintenance.sweep_requests"
 SWEEP_ARRIVALS: Final = "arriero.maintenance.sweep_arrivals"
 SWEEP_RULES: Final = "arriero.maintenance.sweep_rules"
+SWEEP_DIDS: Final = "arriero.maintenance.sweep_dids"
 SWEEP_REPLICAS: Final = "arriero.maintenance.sweep_replicas"
 SWEEP_ACCOUNTS: Final = "arriero.maintenance.sweep_accounts"
+SWEEP_HISTORIES: Final = "arriero.maintenance.sweep_histories"
 
 SWEEPS: Final = (
     SWEEP_EVALUATIONS,
     SWEEP_REQUESTS,
     SWEEP_ARRIVALS,
     SWEEP_RULES,
+    SWEEP_DIDS,
     SWEEP_REPLICAS,
     SWEEP_ACCOUNTS,
+    SWEEP_HISTORIES,
 )
 
 QUEUES: Final = ("rules", "transfer", "delete", "maintenance")

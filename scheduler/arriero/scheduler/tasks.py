@@ -7,6 +7,8 @@ from celery import Celery
 
 from arriero.registry.services.account_usage import record_account_usage
 from arriero.registry.services.bad_replicas import end_unavailability
+from arriero.registry.services.erasure import erase_expired_collections
+from arriero.registry.services.histories import maintain_histories
 from arriero.registry.services.rule_moves import release_parents
 from arriero.registry.services.rule_removal import remove_expired_rules
 from arriero.scheduler.names import (
@@ -14,7 +16,9 @@ from arriero.scheduler.names import (
     RUN_TRANSFERS,
     SWEEP_ACCOUNTS,
     SWEEP_ARRIVALS,
+    SWEEP_DIDS,
     SWEEP_EVALUATIONS,
+    SWEEP_HISTORIES,
     SWEEP_REPLICAS,
     SWEEP_REQUESTS,
     SWEEP_RULES,
@@ -62,6 +66,10 @@ def add_tasks(app: Celery, work: Work) -> None:
         release_parents(work.context)
         remove_expired_rules(work.context)
 
+    @app.task(name=SWEEP_DIDS, shared=False)
+    def sweep_dids() -> None:
+        erase_expired_collections(work.context)
+
     @app.task(name=SWEEP_REPLICAS, shared=False)
     def sweep_replicas() -> None:
         end_unavailability(work.context)
@@ -69,3 +77,7 @@ def add_tasks(app: Celery, work: Work) -> None:
     @app.task(name=SWEEP_ACCOUNTS, shared=False)
     def sweep_accounts() -> None:
         record_account_usage(work.context)
+
+    @app.task(name=SWEEP_HISTORIES, shared=False)
+    def sweep_histories() -> None:
+        maintain_histories(work.context)
