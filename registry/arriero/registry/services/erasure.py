@@ -5,6 +5,7 @@ whose own lifetime is over are left alone: theirs is the deletion of replicas, w
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection
@@ -54,7 +55,7 @@ def erase_expired_collections(context: Context, *, limit: int = 100) -> int:
     erased = 0
     for did_id in chosen:
         try:
-            erased += context.database.run(lambda connection, did_id=did_id: _erase(connection, did_id))
+            erased += context.database.run(partial(_erase, did_id=did_id))
         except Exception:
             # the boundary between collections: one that cannot be erased must not keep the others
             log.exception("collection not erased", did_id=did_id)
@@ -63,7 +64,7 @@ def erase_expired_collections(context: Context, *, limit: int = 100) -> int:
     return erased
 
 
-def _erase(connection: Connection, did_id: int) -> bool:
+def _erase(connection: Connection, *, did_id: int) -> bool:
     parents = store.parents_of(connection, did_id)
     lock_around(connection, [*parents, did_id])
     row = store.still_expired(connection, did_id)

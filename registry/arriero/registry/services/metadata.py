@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, FromClause
+from sqlalchemy import Connection, FromClause, RowMapping
 
 from arriero.registry.errors import InvalidInput, NotFound
 from arriero.registry.services import audit
@@ -153,7 +153,7 @@ def _plugin(plugin: str) -> str:
     return wanted
 
 
-def _answer(row: Mapping[str, Any], own: Mapping[str, Any], plugin: str) -> dict[str, Any]:
+def _answer(row: RowMapping, own: Mapping[str, Any], plugin: str) -> dict[str, Any]:
     if plugin == "JSON":
         return {key: value for key, value in own.items() if key not in _RUCIO_KEY_SET}
     columns = {

@@ -78,7 +78,10 @@ _FLAGS = {"is_open": dids.c.is_open, "open": dids.c.is_open, "monotonic": dids.c
 _INSTANTS = {
     name: dids.c[name] for name in ("created_at", "updated_at", "closed_at", "expired_at", "accessed_at")
 }
-TEXTS, NUMBERS, FLAGS, INSTANTS = map(frozenset, (_TEXTS, _NUMBERS, _FLAGS, _INSTANTS))
+TEXTS = frozenset(_TEXTS)
+NUMBERS = frozenset(_NUMBERS)
+FLAGS = frozenset(_FLAGS)
+INSTANTS = frozenset(_INSTANTS)
 """Keys that are columns, by what they hold."""
 
 
@@ -263,7 +266,7 @@ def search(
         Columns ``scope``, ``name``, ``type``, ``bytes``.
     """
     columns = (scopes.c.name.label("scope"), dids.c.name, dids.c.type, dids.c.bytes)
-    query = select(*columns).join(scopes, scopes.c.id == dids.c.scope_id)
+    query: Select[Any] = select(*columns).join(scopes, scopes.c.id == dids.c.scope_id)
     if recursive:
         query = _below(connection, query, scope_id, groups).order_by(scopes.c.name, dids.c.name)
     else:
@@ -277,7 +280,11 @@ def _below(connection: Connection, query: Select[Any], scope_id: int, groups: Se
     anything = [Group(tuple(DidType), group.conditions) for group in groups]
     start = select(dids.c.id).where(dids.c.scope_id == scope_id)
     down = _chosen(connection, anything, start).cte("down", recursive=True)
-    down = down.union(select(contents.c.child_id).join(down, contents.c.parent_id == down.c.id))
+    below = select(contents.c.child_id).join(down, contents.c.parent_id == down.c.id)
+    if not any(DidType.FILE in group.types for group in groups):
+        child = dids.alias("child")
+        below = below.join(child, child.c.id == contents.c.child_id).where(child.c.type != DidType.FILE)
+    down = down.union(below)
     elsewhere = [
         Group(group.types, tuple(one for one in group.conditions if one.key != "name")) for group in groups
     ]

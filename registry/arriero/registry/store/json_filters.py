@@ -209,7 +209,7 @@ def is_one_of(connection: Connection, key: str, values: list[Scalar]) -> ColumnE
 
 def _is(row: Any, value: Scalar) -> ColumnElement[bool]:
     if isinstance(value, bool):
-        return row.type == literal("true" if value else "false")
+        return and_(row.type == ("true" if value else "false"))
     if isinstance(value, str):
         return and_(row.type == "text", row.value == literal(value, String))
     return and_(row.type.in_(("integer", "real")), row.value == _bound(value))
