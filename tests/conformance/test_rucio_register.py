@@ -192,6 +192,15 @@ def test_zips_and_dimensions(registered: Registered, official):
     assert zipped in list(found)
 
 
+def test_a_name_with_what_means_something_in_a_url(registered: Registered, official):
+    """The tool encodes nothing in a PFN."""
+    dataset = official.unique("Dataset/zips/")
+    name = f"zips/{uuid.uuid4().hex[:8]} 50%25#1?.zip"
+    path = registered.site.server.write_file(f"{registered.site.folder}/{SCOPE}/{name}", b"PK")
+    registered.run("zips", "--rucio-dataset", dataset, "--zip-file", path.as_uri())
+    assert list(registered.files(dataset)) == [name]
+
+
 def test_an_ingest_worker_is_given_what_the_tool_said(registered: Registered, official):
     dataset = official.unique("Dataset/DRP/")
     registered.products(dataset, PRODUCT_TYPES[1])

@@ -128,3 +128,4 @@ def test_an_endpoint_cannot_smuggle(scheme: str, hostname: str, port: int, prefi
 def test_url_and_pfn(endpoint: Endpoint, url: str, pfn: str) -> None:
     assert endpoint.url("f%") == url
     assert endpoint.pfn("f%") == pfn
+    assert endpoint.plain_folder + "f%" == unquote(pfn)

@@ -90,6 +90,11 @@ class Endpoint:
         origin = _origin(self.scheme, self.hostname, self.port)
         return f"{origin}{quote(self.root)}/{quote(safe_path(path))}"
 
+    @property
+    def plain_folder(self) -> str:
+        """What PFNs begin with where nothing is percent-encoded: so Rucio's clients write them."""
+        return f"{_origin(self.scheme, self.hostname, self.port)}{self.root}/"
+
 
 def _origin(scheme: str, hostname: str, port: int) -> str:
     if scheme == "file":

@@ -15,7 +15,7 @@ from sqlalchemy import RowMapping
 from arriero.registry.errors import InvalidInput
 from arriero.registry.services.metadata import encode
 from arriero.registry.services.names import check_did_name
-from arriero.registry.services.pfns import path_from_pfn
+from arriero.registry.services.pfns import endpoint_of, path_from_pfn
 from arriero.registry.states import ReplicaState
 from arriero.registry.store.dids import Scope
 from arriero.registry.store.replicas import NewFileRow
@@ -91,6 +91,7 @@ class _Reader:
         self._rse = rse
         self._algorithm = rse.algorithm
         self._protocols = protocols
+        self._folders = tuple(endpoint_of(rse.name, protocol).plain_folder for protocol in protocols)
         self._scope_id = scope.id
         # crc32 goes on where it stopped: the same value as `spread_of`
         self._spread = zlib.crc32(f"{scope.name}:".encode())
@@ -130,7 +131,7 @@ class _Reader:
         rse = self._rse
         if rse.deterministic:
             path = path_for(self._algorithm, file.scope, file.name)
-            if file.pfn is not None and path_from_pfn(rse.name, self._protocols, file.pfn) != path:
+            if file.pfn is not None and not self._points_at(path, file.pfn):
                 raise InvalidInput(
                     f"{file.scope}:{file.name[:200]}: the PFN is not where {rse.name} keeps this file "
                     f"({path[:200]})",
@@ -143,6 +144,12 @@ class _Reader:
                 rucio_class="UnsupportedOperation",
             )
         return path_from_pfn(rse.name, self._protocols, file.pfn)
+
+    def _points_at(self, path: str, pfn: str) -> bool:
+        # as it stands first: names may hold what means something else in a URL
+        if any(pfn == folder + path for folder in self._folders):
+            return True
+        return path_from_pfn(self._rse.name, self._protocols, pfn) == path
 
 
 def _checksums(file: NewReplica) -> tuple[str | None, str | None]:
