@@ -19,11 +19,16 @@ from arriero.registry.services.dataset_replicas import (
     list_dataset_replicas_bulk,
     list_datasets_at,
 )
+from arriero.registry.services.pfns import Access
 from arriero.registry.services.replica_lists import Client, ReplicaQuery, list_replicas
 from arriero.registry.services.replica_order import Order, Place
 from arriero.registry.states import ReplicaState
 from arriero.registry.store import dataset_replicas as dataset_store
 from arriero.registry.store import replica_pages as store
+from arriero.registry.store.rses import Rse
+from arriero.rse.errors import InvalidName
+from arriero.rse.lfn2pfn import path_for
+from arriero.rse.types import Endpoint
 from support.database import counted_statements
 
 RSE, OTHER = "SLAC_RAW_DISK", "IN2P3_RAW_DISK"
@@ -185,6 +190,36 @@ def test_distances_on_the_globe():
     assert Place(37.4, -122.2).distance_km(Place(45.8, 4.9)) == pytest.approx(9420, rel=1e-2)
     with pytest.raises(InvalidInput):
         Order("by_magic")
+
+
+NAMES = (
+    "a.fits",
+    "n/b-1_2~3.fits",
+    "a b",
+    ".hidden",
+    "x/.y",
+    "é",
+    "a+b%c?d#e",
+    "~",
+    "a..b",
+    "x" * 250,
+    "d/" * 120 + "f",
+)
+
+
+@pytest.mark.parametrize("algorithm", ["hash", "identity", "lsst_butler"])
+@pytest.mark.parametrize("prefix", ["/", "/data", "/da ta/é"])
+def test_the_quick_way_to_a_pfn_is_the_way(algorithm, prefix):
+    rse = Rse(**dict.fromkeys(Rse.__dataclass_fields__) | {"attributes": {"lfn2pfn_algorithm": algorithm}})
+    endpoint = Endpoint("X", "davs", "dav.example.org", 1094, prefix)
+    access = Access(rse, endpoint, "wan", 1)
+    for name in NAMES:
+        for scope in ("raw", "user.jdoe"):
+            assert access.pfn(scope, name, None) == endpoint.pfn(path_for(algorithm, scope, name))
+        assert access.pfn("raw", "other", name) == endpoint.pfn(name)
+    for unsafe in ("../x", "a//b", "/a", "a/./b", "a\\b"):
+        with pytest.raises(InvalidName):
+            access.pfn("raw", "a", unsafe)
 
 
 def test_what_is_left_out(site):

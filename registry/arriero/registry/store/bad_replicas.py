@@ -207,7 +207,7 @@ def end_outlived(connection: Connection) -> None:
     )
 
 
-def waiting_rules() -> Select[tuple[int]]:
+def waiting_rules() -> Select[Any]:
     """Query for the rules that have a lock that is STUCK on one of the staged files, wherever."""
     asleep = (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
     stuck = select(locks.c.rule_id).where(
