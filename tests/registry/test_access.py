@@ -11,17 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from fastapi.routing import APIRoute
 from sqlalchemy import delete, select, update
 
-from arriero.registry.app import ROUTERS
+from arriero.registry.api.documents import served
 from arriero.registry.schema.base import after, now
 from arriero.registry.schema.tables import accounts as account_table
 from arriero.registry.schema.tables import audit_log, tokens
 from arriero.registry.services.authentication import issue_token
 from arriero.registry.states import TokenKind
 from support.access import ACCESS, Callers
-from support.openapi import documented, operations
+from support.openapi import app, documented, operations
 from support.raw import Sender
 from support.routes.callers import CALLERS, FILE, RULE
 from support.server import running_registry
@@ -49,13 +48,7 @@ def test_access_to_every_call_of_the_document_is_decided():
 
 
 def test_every_route_is_in_the_document_or_a_page():
-    routes = {
-        (method, route.path)
-        for router in ROUTERS
-        for route in router.routes
-        if isinstance(route, APIRoute)
-        for method in route.methods
-    }
+    routes = {(method, route.path) for route in served(app().routes) for method in route.methods}
     assert routes == set(ACCESS)
 
 

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import pytest
 import schemathesis
-from fastapi.routing import APIRoute
 from pydantic import create_model
 
 from arriero.registry.api import documents
-from arriero.registry.api.documents import reads_a_body, sends
-from arriero.registry.app import ROUTERS
+from arriero.registry.api.documents import reads_a_body, sends, served
 from support.access import ACCESS
-from support.openapi import document, operations, variables
+from support.openapi import app, document, operations, variables
 
-ROUTES = [
-    route
-    for router in ROUTERS
-    for route in router.routes
-    if isinstance(route, APIRoute) and route.include_in_schema
-]
+ROUTES = [route for route in served(app().routes) if route.include_in_schema]
 
 
 def test_it_is_openapi_3_1():

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from fastapi import FastAPI
+
 from arriero.registry.app import create_app
 from arriero.registry.database import Database
 from arriero.registry.ports import SilentDoorbell
@@ -25,11 +27,16 @@ NEW_KEY = "key"
 
 
 @cache
+def app() -> FastAPI:
+    """The application, of which nothing is asked but what it serves."""
+    # nothing is ever read of this database
+    return create_app(Context(Database("sqlite:///unread.db"), Settings(), SilentDoorbell()))
+
+
+@cache
 def document() -> dict[str, Any]:
     """The document as it is served."""
-    # nothing is ever read of this database
-    app = create_app(Context(Database("sqlite:///unread.db"), Settings(), SilentDoorbell()))
-    made: dict[str, Any] = json.loads(json.dumps(app.openapi()))
+    made: dict[str, Any] = json.loads(json.dumps(app().openapi()))
     return made
 
 

@@ -74,7 +74,7 @@ class _Registry(FastAPI):
     @override
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            complete(super().openapi(), ROUTERS)
+            complete(super().openapi(), self.routes)
         return super().openapi()
 
 

@@ -5,14 +5,14 @@ that reads one says its shape with ``openapi_extra=sends(Model)``. That a route 
 read from what its function is annotated to return. Errors look the same everywhere.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_type_hints
 
-from fastapi import APIRouter
 from fastapi.dependencies.models import Dependant
 from fastapi.responses import StreamingResponse
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from pydantic import BaseModel, Field, TypeAdapter
+from starlette.routing import BaseRoute
 
 from arriero.registry.api.streams import STREAM_TYPE
 from arriero.registry.dependencies import get_actor, read_body
@@ -67,15 +67,15 @@ def sends(model: Any, *, required: bool = True) -> dict[str, Any]:
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
-def complete(document: dict[str, Any], routers: Iterable[APIRouter]) -> None:
+def complete(document: dict[str, Any], routes: Sequence[BaseRoute]) -> None:
     """Put into an OpenAPI document what FastAPI left out.
 
     Parameters
     ----------
     document
         As FastAPI made it; changed in place.
-    routers
-        Whose routes it describes.
+    routes
+        Of the application that it describes.
     """
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -85,28 +85,26 @@ def complete(document: dict[str, Any], routers: Iterable[APIRouter]) -> None:
     schemas["Error"] = Error.model_json_schema(ref_template=_REFERENCE)
     components["securitySchemes"] = _SCHEMES
     components["responses"] = {"Error": _error_answer()}
-    for route, operation in _operations(document, routers):
-        if _depends_on(route.dependant, get_actor):
-            operation.update(SECURITY)
-        operation["responses"] = _answers(route)
+    for route in served(routes):
+        if route.include_in_schema:
+            for method in route.methods or ():
+                operation = document["paths"][route.path_format][method.lower()]
+                if _depends_on(route.dependant, get_actor):
+                    operation.update(SECURITY)
+                operation["responses"] = _answers(route)
 
 
-def reads_a_body(route: APIRoute) -> bool:
+def served(routes: Sequence[BaseRoute]) -> Iterator[RouteContext]:
+    """Each route of ours, wherever it was included, with what its routers add to it."""
+    return (route for route in iter_route_contexts(routes) if isinstance(route.original_route, APIRoute))
+
+
+def reads_a_body(route: RouteContext) -> bool:
     """Whether the route takes the body that was sent."""
     return _depends_on(route.dependant, read_body)
 
 
-def _operations(
-    document: dict[str, Any], routers: Iterable[APIRouter]
-) -> Iterator[tuple[APIRoute, dict[str, Any]]]:
-    for router in routers:
-        for route in router.routes:
-            if isinstance(route, APIRoute) and route.include_in_schema:
-                for method in route.methods or ():
-                    yield route, document["paths"][route.path_format][method.lower()]
-
-
-def _answers(route: APIRoute) -> dict[str, Any]:
+def _answers(route: RouteContext) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": "Done."}
     returned = get_type_hints(route.endpoint).get("return")
     if isinstance(returned, type) and issubclass(returned, StreamingResponse):
