@@ -92,11 +92,17 @@ VERBS: dict[str, str] = {
 }
 """Verbs of the command line that do not work, by the method that they call."""
 
+LEFT_OUT_THERE = {
+    "replica state update quarantine": "the official client has it in Python only: `ReplicaClient.quarantine_replicas`",
+}
+"""Verbs of which the command line itself says that it cannot do them."""
+
 EXCEPT: dict[str, NotYet] = {}
 """What is refused of a method that works otherwise, such as an option."""
 
 REASONS = {
     **{name: missing.reason for name, missing in METHODS.items()},
     **{verb: METHODS[name].reason for verb, name in VERBS.items()},
+    **LEFT_OUT_THERE,
 }
 EXCEPTIONS = {name: missing.reason for name, missing in EXCEPT.items()}

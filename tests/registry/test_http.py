@@ -122,10 +122,10 @@ def test_errors_say_the_same_in_headers_and_body(caller):
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
-        ("/config", 501, "unsupported"),
-        ("/subscriptions/root", 501, "unsupported"),
-        ("/dids/raw", 501, "unsupported"),
-        ("/accounts/root/limits/local", 501, "unsupported"),
+        ("/lifetime_exceptions", 501, "unsupported"),
+        ("/opendata/dids/raw/x", 501, "unsupported"),
+        ("/heartbeats", 501, "unsupported"),
+        ("/rses/X/no_such_thing_of_rucio", 501, "unsupported"),
         ("/nowhere", 404, "not_found"),
     ],
 )
