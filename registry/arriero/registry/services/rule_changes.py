@@ -97,6 +97,9 @@ def update_rule(context: Context, actor: Actor, rule_id: str, options: Mapping[s
         )
 
     def work(connection: Connection) -> None:
+        if options.get("child_rule_id") is not None:
+            # both at once, in order: who links the two the other way round waits
+            work_store.lock_rules(connection, [uuid, parse_rule_id(str(options["child_rule_id"]))])
         row = require_rule(connection, uuid, lock=True)
         authorize(actor, Action.RULE_UPDATE, Target(uuid.hex, owner=row["account"]))
         values = _values(connection, options) | _links(connection, actor, row, options)

