@@ -110,7 +110,8 @@ def _answers(route: RouteContext) -> dict[str, Any]:
     if isinstance(returned, type) and issubclass(returned, StreamingResponse):
         answer = {"description": "One value a line.", "content": {STREAM_TYPE: {"schema": {}}}}
     error = {"$ref": "#/components/responses/Error"}
-    return {str(route.status_code or 200): answer, "4XX": error, "501": error, "503": error}
+    others = {str(code): said for code, said in route.responses.items()}
+    return {str(route.status_code or 200): answer, **others, "4XX": error, "501": error, "503": error}
 
 
 def _error_answer() -> dict[str, Any]:

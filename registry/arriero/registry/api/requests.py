@@ -59,7 +59,9 @@ def list_limits(context: ContextDep, actor: ActorDep) -> Response:
     return json_stream(transfer_limits.list_limits(context))
 
 
-@router.put("/transfer_limits", summary="Set a limit of transfers", openapi_extra=sends(Limit))
+@router.put(
+    "/transfer_limits", status_code=201, summary="Set a limit of transfers", openapi_extra=sends(Limit)
+)
 def set_limit(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     limit = parse(Limit, body)
     transfer_limits.set_limit(

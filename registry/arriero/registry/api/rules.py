@@ -243,7 +243,13 @@ def list_rules(context: ContextDep, actor: ActorDep, request: Request) -> Respon
     return json_stream(rules.list_rules(context, dict(request.query_params)))
 
 
-@router.post("", summary="Add rules, or see what they would do", openapi_extra=sends(NewRule))
+@router.post(
+    "",
+    status_code=201,
+    summary="Add rules, or see what they would do",
+    responses={200: {"description": "What they would do."}},
+    openapi_extra=sends(NewRule),
+)
 def add_rules(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     new = parse(NewRule, body)
     targets = [(did.scope, did.name) for did in new.dids]
@@ -284,7 +290,12 @@ def list_locks(context: ContextDep, actor: ActorDep, rule_id: PathText) -> Respo
     return json_stream(locks.list_rule_locks(context, rule_id))
 
 
-@router.post("/{rule_id}/move", summary="Have a rule replaced on other RSEs", openapi_extra=sends(Move))
+@router.post(
+    "/{rule_id}/move",
+    status_code=201,
+    summary="Have a rule replaced on other RSEs",
+    openapi_extra=sends(Move),
+)
 def move_rule(context: ContextDep, actor: ActorDep, rule_id: PathText, body: BodyDep) -> Response:
     move = parse(Move, body)
     child = rule_moves.move_rule(context, actor, rule_id, move.rse_expression, _overrides(move.override))

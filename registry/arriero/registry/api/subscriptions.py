@@ -74,7 +74,9 @@ def get_subscription(context: ContextDep, actor: ActorDep, account: PathText, na
     return json_stream(subscriptions.list_subscriptions(context, account=account, name=name))
 
 
-@router.post("/{account}/{name}", summary="Add a subscription", openapi_extra=sends(SubscriptionBody))
+@router.post(
+    "/{account}/{name}", status_code=201, summary="Add a subscription", openapi_extra=sends(SubscriptionBody)
+)
 def add_subscription(
     context: ContextDep, actor: ActorDep, account: PathText, name: PathText, body: BodyDep
 ) -> Response:
@@ -83,7 +85,12 @@ def add_subscription(
     return PlainTextResponse(added.hex, 201)
 
 
-@router.put("/{account}/{name}", summary="Change a subscription", openapi_extra=sends(SubscriptionBody))
+@router.put(
+    "/{account}/{name}",
+    status_code=201,
+    summary="Change a subscription",
+    openapi_extra=sends(SubscriptionBody),
+)
 def update_subscription(
     context: ContextDep, actor: ActorDep, account: PathText, name: PathText, body: BodyDep
 ) -> Response:
