@@ -1,7 +1,7 @@
 """Locks in Rucio's REST protocol; those of one rule are at ``/rules/{id}/locks``."""
 
 from fastapi import APIRouter
-from fastapi.responses import Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from arriero.registry.api.documents import sends
@@ -39,14 +39,16 @@ def _is_of_files(did_type: str) -> bool:
     summary="Where rules have placed datasets and containers",
     openapi_extra=sends(LockedDids),
 )
-def list_of_dids(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
+def list_of_dids(context: ContextDep, actor: ActorDep, body: BodyDep) -> StreamingResponse:
     del actor
     targets = [(did.scope, did.name) for did in parse(LockedDids, body).dids]
     return json_stream(locks.list_locks_of_dids(context, targets))
 
 
 @router.get("/{rse}", summary="What rules have placed at an RSE")
-def list_at_rse(context: ContextDep, actor: ActorDep, rse: PathText, did_type: str = "dataset") -> Response:
+def list_at_rse(
+    context: ContextDep, actor: ActorDep, rse: PathText, did_type: str = "dataset"
+) -> StreamingResponse:
     del actor
     if _is_of_files(did_type):
         raise Unsupported(
@@ -58,7 +60,7 @@ def list_at_rse(context: ContextDep, actor: ActorDep, rse: PathText, did_type: s
 @router.get("/{scope}/{name:path}", summary="Where rules have placed a DID")
 def list_of_did(
     context: ContextDep, actor: ActorDep, scope: PathText, name: PathText, did_type: str = "dataset"
-) -> Response:
+) -> StreamingResponse:
     del actor
     if _is_of_files(did_type):
         return json_stream(locks.list_file_locks(context, scope, name))

@@ -1,7 +1,7 @@
 """Requests and limits of transfers in Rucio's REST protocol."""
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from arriero.registry.api.documents import sends
@@ -42,19 +42,19 @@ def _direction(text: str) -> TransferDirection:
 
 
 @router.get("/list", summary="Requests, by RSEs or sites and states")
-def list_requests(context: ContextDep, actor: ActorDep, request: Request) -> Response:
+def list_requests(context: ContextDep, actor: ActorDep, request: Request) -> StreamingResponse:
     del actor
     return json_stream(requests.list_requests(context, dict(request.query_params)))
 
 
 @router.get("/history/list", summary="Attempts that have ended, by RSEs or sites and states")
-def list_past_requests(context: ContextDep, actor: ActorDep, request: Request) -> Response:
+def list_past_requests(context: ContextDep, actor: ActorDep, request: Request) -> StreamingResponse:
     del actor
     return json_stream(requests.list_past_requests(context, dict(request.query_params)))
 
 
 @router.get("/transfer_limits", summary="Limits of transfers; not enforced yet")
-def list_limits(context: ContextDep, actor: ActorDep) -> Response:
+def list_limits(context: ContextDep, actor: ActorDep) -> StreamingResponse:
     del actor
     return json_stream(transfer_limits.list_limits(context))
 

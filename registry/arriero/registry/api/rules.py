@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from arriero.registry.api.documents import sends
@@ -238,7 +238,7 @@ def rule_spec(options: RuleOptions) -> RuleSpec:
 
 
 @router.get("", summary="Rules, by filters")
-def list_rules(context: ContextDep, actor: ActorDep, request: Request) -> Response:
+def list_rules(context: ContextDep, actor: ActorDep, request: Request) -> StreamingResponse:
     del actor
     return json_stream(rules.list_rules(context, dict(request.query_params)))
 
@@ -277,7 +277,7 @@ def update_rule(context: ContextDep, actor: ActorDep, rule_id: PathText, body: B
     return Response()
 
 
-@router.delete("/{rule_id}", summary="Remove a rule", openapi_extra=sends(Removal))
+@router.delete("/{rule_id}", summary="Remove a rule", openapi_extra=sends(Removal, required=False))
 def remove_rule(context: ContextDep, actor: ActorDep, rule_id: PathText, body: BodyDep) -> Response:
     removal = parse(Removal, body) if body else Removal()
     rule_removal.remove_rule(context, actor, rule_id, purge_replicas=removal.purge_replicas, now=removal.now)
@@ -285,7 +285,7 @@ def remove_rule(context: ContextDep, actor: ActorDep, rule_id: PathText, body: B
 
 
 @router.get("/{rule_id}/locks", summary="Locks of a rule")
-def list_locks(context: ContextDep, actor: ActorDep, rule_id: PathText) -> Response:
+def list_locks(context: ContextDep, actor: ActorDep, rule_id: PathText) -> StreamingResponse:
     del actor
     return json_stream(locks.list_rule_locks(context, rule_id))
 
@@ -318,6 +318,6 @@ def examine_rule(context: ContextDep, actor: ActorDep, rule_id: PathText) -> Res
 
 
 @router.get("/{scope}/{name:path}/history", summary="Rules on a DID, also those that have gone")
-def list_history(context: ContextDep, actor: ActorDep, scope: PathText, name: PathText) -> Response:
+def list_history(context: ContextDep, actor: ActorDep, scope: PathText, name: PathText) -> StreamingResponse:
     del actor
     return json_stream(rules.list_did_history(context, scope, name))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from arriero.registry.api.documents import sends
@@ -23,13 +23,13 @@ class SubscriptionBody(BaseModel):
 
 
 @router.get("", summary="All subscriptions")
-def list_subscriptions(context: ContextDep, actor: ActorDep) -> Response:
+def list_subscriptions(context: ContextDep, actor: ActorDep) -> StreamingResponse:
     del actor
     return json_stream(subscriptions.list_subscriptions(context))
 
 
 @router.get("/name/{name}", summary="Subscriptions of one name, of any account")
-def list_by_name(context: ContextDep, actor: ActorDep, name: PathText) -> Response:
+def list_by_name(context: ContextDep, actor: ActorDep, name: PathText) -> StreamingResponse:
     del actor
     return json_stream(subscriptions.list_subscriptions(context, name=name))
 
@@ -41,7 +41,7 @@ def get_by_id(context: ContextDep, actor: ActorDep, subscription_id: PathText) -
 
 
 @router.get("/{account}", summary="Subscriptions of an account")
-def list_of_account(context: ContextDep, actor: ActorDep, account: PathText) -> Response:
+def list_of_account(context: ContextDep, actor: ActorDep, account: PathText) -> StreamingResponse:
     del actor
     return json_stream(subscriptions.list_subscriptions(context, account=account))
 
@@ -49,13 +49,13 @@ def list_of_account(context: ContextDep, actor: ActorDep, account: PathText) -> 
 @router.get("/{account}/rules/states", summary="States of the rules of an account's subscriptions")
 def list_states(
     context: ContextDep, actor: ActorDep, account: PathText, *, include_details: bool = False
-) -> Response:
+) -> StreamingResponse:
     del actor
     return json_stream(subscriptions.list_rule_states(context, account, None, details=include_details))
 
 
 @router.get("/{account}/{name}/rules", summary="Rules of a subscription")
-def list_rules(context: ContextDep, actor: ActorDep, account: PathText, name: PathText) -> Response:
+def list_rules(context: ContextDep, actor: ActorDep, account: PathText, name: PathText) -> StreamingResponse:
     del actor
     return json_stream(subscriptions.list_subscription_rules(context, account, name))
 
@@ -63,13 +63,15 @@ def list_rules(context: ContextDep, actor: ActorDep, account: PathText, name: Pa
 @router.get("/{account}/{name}/rules/states", summary="States of the rules of a subscription")
 def list_states_of_one(
     context: ContextDep, actor: ActorDep, account: PathText, name: PathText, *, include_details: bool = False
-) -> Response:
+) -> StreamingResponse:
     del actor
     return json_stream(subscriptions.list_rule_states(context, account, name, details=include_details))
 
 
 @router.get("/{account}/{name}", summary="One subscription")
-def get_subscription(context: ContextDep, actor: ActorDep, account: PathText, name: PathText) -> Response:
+def get_subscription(
+    context: ContextDep, actor: ActorDep, account: PathText, name: PathText
+) -> StreamingResponse:
     del actor
     return json_stream(subscriptions.list_subscriptions(context, account=account, name=name))
 
