@@ -36,7 +36,7 @@ from support.openapi import document, operations
 from support.routes.callers import BUTLER, RULE
 from support.server import running_registry
 
-EXAMPLES = int(os.environ.get("ARRIERO_TEST_FUZZ_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("ARRIERO_TEST_FUZZ_EXAMPLES", "4"))
 """Cases of each call, of each kind: those that keep to the document, and those that do not."""
 
 SEED = int(os.environ.get("ARRIERO_TEST_FUZZ_SEED", "3"))

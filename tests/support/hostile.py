@@ -153,9 +153,13 @@ LEAKS = re.compile(
 """What an answer tells that is nobody's business. A name that was sent is taken out before it is looked for."""
 
 
-def of_place(number: int) -> list[tuple[str, str]]:
-    """One name of each kind, another one at each place, so that all are sent somewhere often."""
-    return [(kind, names[number % len(names)]) for kind, names in BY_KIND.items()]
+def of_place(number: int, *, half: int) -> list[tuple[str, str]]:
+    """One name of every second kind, another one at each place: the two halves together send each kind everywhere."""
+    return [
+        (kind, names[number % len(names)])
+        for position, (kind, names) in enumerate(BY_KIND.items())
+        if (number + position) % 2 == half
+    ]
 
 
 def leaked(content: bytes, *sent: str) -> bytes | None:
