@@ -26,17 +26,6 @@ class NotYet:
     """Makes the call with a client of everything; None where nothing is sent."""
 
 
-def _touch(client: Any) -> object:
-    """Send what `touch` sends, which itself looks at no answer."""
-    return _raised(client, "POST", "traces/", {"eventType": "touch"})
-
-
-def _raised(client: Any, method: str, path: str, body: dict[str, Any]) -> object:
-    answer = client.session.request(method, f"{client.list_hosts[0]}/{path}", json=body)
-    error, message = client._get_exception(answer.headers, answer.status_code, answer.content)
-    raise error(message)
-
-
 METHODS: dict[str, NotYet] = {
     "ConfigClient.set_config_option": NotYet(
         unsupported.SETTINGS, lambda c: c.set_config_option("transfers", "k", "v")
@@ -71,7 +60,6 @@ METHODS: dict[str, NotYet] = {
     ),
     "OpenDataClient.get_opendata_did": NotYet(unsupported.OPEN_DATA, lambda c: c.get_opendata_did(**DID)),
     "OpenDataClient.get_opendata_host": NotYet(unsupported.OPEN_DATA, None),
-    "TouchClient.touch": NotYet(unsupported.TRACES, _touch),
     "MetaConventionClient.del_key": NotYet("the official client does nothing here", None),
     "MetaConventionClient.del_value": NotYet("the official client does nothing here", None),
     "MetaConventionClient.update_key": NotYet("the official client does nothing here", None),

@@ -6,8 +6,13 @@ from datetime import datetime
 
 import pytest
 from rucio.common import exception
+from sqlalchemy import select
 
+from arriero.registry.schema.tables import dids, replicas, scopes
 from support.official import make_client
+from support.official_data import files, rse, scope
+
+__all__ = ["rse", "scope"]
 
 
 class TestService:
@@ -31,6 +36,17 @@ class TestService:
         client.auth_token = "arriero_outlived"
         client.session.headers.update({"X-Rucio-Auth-Token": client.auth_token})
         assert client.whoami()["account"] == "root"
+
+    @pytest.mark.client_method("TouchClient.touch")
+    def test_touch(self, official, client, scope, rse):
+        client.add_replicas(rse, files(scope, "a"))
+        client.touch(scope, "a", rse)
+        read = select(replicas.c.accessed_at).join(dids, dids.c.id == replicas.c.file_id)
+        with official.registry.database.snapshot() as connection:
+            found = connection.scalar(
+                read.join(scopes, scopes.c.id == dids.c.scope_id).where(scopes.c.name == scope)
+            )
+        assert found is not None
 
 
 class TestAccounts:
