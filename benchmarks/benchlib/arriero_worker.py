@@ -18,6 +18,7 @@ from arriero.registry.services import accounts, contents, did_lists, dids, metad
 from arriero.registry.services.bootstrap import bootstrap
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.new_replicas import NewReplica
+from arriero.registry.services.replica_lines import list_replica_lines
 from arriero.registry.services.replicas import add_replicas
 from arriero.registry.services.rse_protocols import add_protocol
 from arriero.registry.settings import Settings
@@ -106,11 +107,15 @@ def _replicas(dataset: str) -> Iterator[dict]:
 def list_replicas(dataset: str, most: int | None, digest: bool) -> dict[str, object]:
     watch, count, pfns, first = Stopwatch(), 0, 0, 0.0
     began = time.perf_counter()
+    query = replica_lists.ReplicaQuery([(data.SCOPE, dataset)])
     with watch:
-        for row in islice(_replicas(dataset), most):
+        # as the service sends them: what makes the lines is part of it
+        for lines in list_replica_lines(side.context, query):
             first = first or time.perf_counter() - began
-            count += 1
-            pfns += len(row["pfns"])
+            count += lines.count(b"\n")
+            pfns += lines.count(b'"client_extract"')
+            if most is not None and count >= most:
+                break
     found = _digest(_replicas(dataset)) if digest else None
     return watch.report(count, pfns=pfns, digest=found, first_s=first)
 

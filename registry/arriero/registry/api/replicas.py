@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from arriero.registry.api.documents import sends
 from arriero.registry.api.metalink import METALINK_TYPE, accepts_metalink, metalink
-from arriero.registry.api.streams import byte_stream, json_stream
+from arriero.registry.api.streams import STREAM_TYPE, byte_stream
 from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, PathText, parse
 from arriero.registry.errors import InvalidInput
 from arriero.registry.services import replica_lists, replica_removal, replicas
 from arriero.registry.services.bad_replicas import Named
 from arriero.registry.services.context import Context
 from arriero.registry.services.new_replicas import NewReplica
+from arriero.registry.services.replica_lines import list_replica_lines
 from arriero.registry.services.replica_lists import Client, ReplicaQuery
 from arriero.registry.services.replica_order import Place
 from arriero.registry.states import REPLICA_LETTERS, ReplicaState
@@ -274,7 +275,6 @@ def _schemes(sent: Sequence[str] | str | None) -> frozenset[str] | None:
 
 
 def _answer(request: Request, context: Context, query: ReplicaQuery) -> StreamingResponse:
-    files = replica_lists.list_replicas(context, query)
     if accepts_metalink(request.headers.get("accept", "")):
-        return byte_stream(metalink(files), METALINK_TYPE)
-    return json_stream(files, paged=True)
+        return byte_stream(metalink(replica_lists.list_replicas(context, query)), METALINK_TYPE)
+    return byte_stream(list_replica_lines(context, query), STREAM_TYPE)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping
@@ -21,6 +21,7 @@ from arriero.registry.services.lookups import require_dids
 from arriero.registry.services.pfns import Access, ways_to_read
 from arriero.registry.services.replica_order import GEOIP, Order, Place
 from arriero.registry.store import replica_pages as store
+from arriero.registry.store.replica_pages import ReplicaRow
 from arriero.registry.store.rses import Rse, load_rses, protocols_of, rse_rows
 from arriero.rse.expression import parse
 
@@ -61,18 +62,29 @@ class ReplicaQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class Way:
+    """A way to read from an RSE, and what is said of each PFN on it."""
+
     access: Access
     entry: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class Shown:
     """How replicas are shown: by RSE, its name and the ways to it; their order; how many."""
 
-    rses: Mapping[int, tuple[str, list[_Way]]]
+    rses: Mapping[int, tuple[str, list[Way]]]
     order: Order
     limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageOfReplicas:
+    """The files of a page with their replicas, and what holds them if that is asked for."""
+
+    shown: Shown
+    rows: Sequence[ReplicaRow]
+    parents: Mapping[int, list[str]]
 
 
 def list_replicas(context: Context, query: ReplicaQuery) -> Iterator[dict[str, Any]]:
@@ -90,6 +102,13 @@ def list_replicas(context: Context, query: ReplicaQuery) -> Iterator[dict[str, A
     InvalidExpression
         The RSE expression cannot be read, or nothing satisfies it.
     """
+    for page in read_pages(context, query):
+        for file_id, group in itertools.groupby(page.rows, key=attrgetter("id")):
+            yield answer(list(group), page.shown, page.parents.get(file_id, []))
+
+
+def read_pages(context: Context, query: ReplicaQuery) -> Iterator[PageOfReplicas]:
+    """Read what `list_replicas` gives, a page at a time, with no connection held between two of them."""
     _check(context, query)
     with context.database.snapshot() as connection:
         shown, rse_ids = _shown(connection, query)
@@ -106,8 +125,7 @@ def list_replicas(context: Context, query: ReplicaQuery) -> Iterator[dict[str, A
             if query.resolve_parents:
                 for file_id, parent in store.parents_of_page(connection, covered, page):
                     parents[file_id].append(parent)
-        for file_id, group in itertools.groupby(rows, key=itemgetter("id")):
-            yield _answer(list(group), shown, parents.get(file_id, []))
+        yield PageOfReplicas(shown, rows, parents)
 
 
 def _check(context: Context, query: ReplicaQuery) -> None:
@@ -122,7 +140,7 @@ def _check(context: Context, query: ReplicaQuery) -> None:
         raise InvalidInput("limit is a number from 1")
 
 
-def _shown(connection: Connection, query: ReplicaQuery) -> tuple[_Shown, set[int] | None]:
+def _shown(connection: Connection, query: ReplicaQuery) -> tuple[Shown, set[int] | None]:
     """How replicas are shown, and the RSEs that are looked at (None: all)."""
     known = load_rses(connection)
     chosen = set(known)
@@ -138,10 +156,10 @@ def _shown(connection: Connection, query: ReplicaQuery) -> tuple[_Shown, set[int
     ways = {}
     for rse in (known[name] for name in sorted(chosen)):
         found_ways = _ways(rse, protocols[rse.id], query)
-        ways[rse.id] = (rse.name, [_Way(access, _entry(access)) for access in found_ways])
+        ways[rse.id] = (rse.name, [Way(access, _entry(access)) for access in found_ways])
     order = Order(query.sort, query.client.place, places)
     everywhere = len(chosen) == len(known)
-    return _Shown(ways, order, query.limit), None if everywhere else set(ways)
+    return Shown(ways, order, query.limit), None if everywhere else set(ways)
 
 
 def _ways(rse: Rse, protocols: Sequence[RowMapping], query: ReplicaQuery) -> list[Access]:
@@ -163,22 +181,23 @@ def _entry(access: Access) -> dict[str, Any]:
     }
 
 
-def _answer(rows: Sequence[RowMapping], shown: _Shown, parents: list[str]) -> dict[str, Any]:
+def answer(rows: Sequence[ReplicaRow], shown: Shown, parents: list[str]) -> dict[str, Any]:
+    """Describe a file by its replicas, in Rucio's shape."""
     first = rows[0]
-    scope, name = first["scope"], first["name"]
+    scope, name = first.scope, first.name
     states: dict[str, str] = {}
     rses: dict[str, list[str]] = {}
     found: list[tuple[Any, str, Mapping[str, Any]]] = []
     for row in rows:
-        if row["rse_id"] not in shown.rses:
+        if row.rse_id is None or row.state is None or row.rse_id not in shown.rses:
             continue
-        rse, ways = shown.rses[row["rse_id"]]
-        states[rse] = row["state"]
+        rse, ways = shown.rses[row.rse_id]
+        states[rse] = row.state
         rses[rse] = []
         for way in ways:
-            pfn = way.access.pfn(scope, name, row["path"])
+            pfn = way.access.pfn(scope, name, row.path)
             rses[rse].append(pfn)
-            key = shown.order.key(way.access.domain, row["rse_id"], way.access.priority, pfn)
+            key = shown.order.key(way.access.domain, row.rse_id, way.access.priority, pfn)
             found.append((key, pfn, way.entry))
     found.sort(key=itemgetter(0))
     # Rucio's clients expect places in a row, from 1, not the priorities of protocols
@@ -189,9 +208,9 @@ def _answer(rows: Sequence[RowMapping], shown: _Shown, parents: list[str]) -> di
     return {
         "scope": scope,
         "name": name,
-        "bytes": first["bytes"],
-        "adler32": first["adler32"],
-        "md5": first["md5"],
+        "bytes": first.bytes,
+        "adler32": first.adler32,
+        "md5": first.md5,
         "guid": None,
         "states": states,
         "rses": rses,
