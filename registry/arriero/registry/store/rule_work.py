@@ -9,6 +9,7 @@ from sqlalchemy import (
     Connection,
     RowMapping,
     Select,
+    Subquery,
     and_,
     delete,
     exists,
@@ -171,9 +172,13 @@ def one_replaced(connection: Connection, *, skip: Collection[int] = ()) -> RowMa
     return connection.execute(query).mappings().one_or_none()
 
 
-def stuck_locks(rule_id: int, limit: int) -> Select[Any]:
-    """Query for the first STUCK locks of a rule, each with its request and the last attempt."""
-    last = (
+def _last_attempts(file_ids: Select[tuple[int]]) -> Subquery:
+    """Past attempts at files, with ``newest`` 1 for the last at each RSE."""
+    newest = func.row_number().over(
+        partition_by=(request_history.c.file_id, request_history.c.destination_id),
+        order_by=request_history.c.id.desc(),
+    )
+    return (
         select(
             request_history.c.source_id,
             request_history.c.destination_id,
@@ -181,22 +186,20 @@ def stuck_locks(rule_id: int, limit: int) -> Select[Any]:
             request_history.c.at,
             request_history.c.attempt,
             request_history.c.reason,
-            func.row_number()
-            .over(
-                partition_by=(request_history.c.file_id, request_history.c.destination_id),
-                order_by=request_history.c.id.desc(),
-            )
-            .label("newest"),
+            newest.label("newest"),
         )
-        .where(
-            request_history.c.file_id.in_(
-                select(locks.c.file_id)
-                .where(locks.c.rule_id == rule_id, locks.c.state == LockState.STUCK)
-                .order_by(locks.c.file_id, locks.c.rse_id)
-                .limit(limit)
-            )
-        )
+        .where(request_history.c.file_id.in_(file_ids))
         .subquery("last")
+    )
+
+
+def stuck_locks(rule_id: int, limit: int) -> Select[Any]:
+    """Query for the first STUCK locks of a rule, each with its request and the last attempt."""
+    last = _last_attempts(
+        select(locks.c.file_id)
+        .where(locks.c.rule_id == rule_id, locks.c.state == LockState.STUCK)
+        .order_by(locks.c.file_id, locks.c.rse_id)
+        .limit(limit)
     )
     source = rses.alias("source")
     return (
