@@ -131,6 +131,7 @@ NUMBERS = (
     b"9007199254740993",
     b"18446744073709551616",
     b"0.1e1",
+    b"1e30",
     b"1.7976931348623157e308",
 )
 """Numbers, as JSON or what some take for it, that do not come out of a computer as they went in."""
