@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?=
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
 DEMO_ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -36,7 +37,7 @@ docs-conformance: venv ## write the page on the official client, from what its t
 	@ARRIERO_WRITE_REFERENCE=1 $(BIN)/python deploy/services run -- $(BIN)/python -m pytest tests/conformance
 
 test: lint ## everything, with real servers (as root it installs their Debian packages); PYTEST_ARGS="-k rule"
-	@$(BIN)/python deploy/services run -- $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python deploy/services run -- $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
 
 fuzz: venv ## the OpenAPI document against the service, at length (FUZZ_EXAMPLES=300 cases of each call, FUZZ_SEED=3)
 	@ARRIERO_TEST_FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),300) ARRIERO_TEST_FUZZ_SEED=$(or $(FUZZ_SEED),3) \

@@ -125,10 +125,15 @@ def drop_database(services: Services, url: str) -> None:
         services.postgresql.drop_database(url)
 
 
+def _is_first_process() -> bool:
+    return os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
+
+
 @pytest.fixture(scope="session")
 def services() -> Iterator[Services]:
     """Real servers, started when first asked for."""
-    shared = os.environ.get("ARRIERO_TEST_SERVICES_DIR")
+    # of several test processes one uses the servers that are up, and each other has its own: tests stop and flush them
+    shared = os.environ.get("ARRIERO_TEST_SERVICES_DIR") if _is_first_process() else None
     running = Services(Path(shared) if shared else None)
     try:
         yield running
@@ -161,8 +166,12 @@ def database_url(empty_database: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real server, so that `make test-quick` can leave it out."""
+    """Mark what needs a real server, for `make test-quick`; and what has to run in one process when there are several."""
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if "services" in getattr(item, "fixturenames", ()) or parameters.get("database_kind") == "postgresql":
             item.add_marker("services")
+        # a file's tests share what is costly to make; those of a folder that keeps a record, the whole folder
+        folder = item.path.parent.name
+        together = folder if folder == "conformance" else f"{folder}/{item.path.stem}"
+        item.add_marker(pytest.mark.xdist_group(together))
