@@ -4,11 +4,12 @@ PYTHON ?=
 PYTEST_ARGS ?=
 TEST_PROCESSES ?= 2
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lint docs docs-conformance test test-quick fuzz lock clean
+.PHONY: help venv demo lint docs docs-conformance test test-quick fuzz bench-registry lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +28,7 @@ lint: venv ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 	MYPYPATH=deploy $(BIN)/mypy --package servicelib
+	MYPYPATH=deploy:benchmarks $(BIN)/mypy --package benchlib
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/generate.py --check
 
@@ -45,6 +47,9 @@ fuzz: venv ## the OpenAPI document against the service, at length (FUZZ_EXAMPLES
 
 test-quick: venv ## the tests that need no server
 	@$(BIN)/python -m pytest -m "not services and not system" $(PYTEST_ARGS)
+
+bench-registry: venv ## the registry beside Rucio 41.5.1 and a bare COPY, about an hour; BENCH_ARGS="--sizes 10000"
+	@$(BIN)/python deploy/services run --only postgresql --only redis -- $(BIN)/python benchmarks/registry $(BENCH_ARGS)
 
 lock: ## compile requirements.lock again from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.lock

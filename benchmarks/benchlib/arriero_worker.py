@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 from sqlalchemy import select
 
@@ -84,11 +85,11 @@ def attach(prefix: str, start: int, count: int, chunk: int, dataset: str) -> dic
     return watch.report(count)
 
 
-def _digest(rows: Iterable[dict]) -> int:
+def _digest(rows: Iterable[dict[str, Any]]) -> int:
     return sum(data.digest_of(row["name"], row["bytes"], row["adler32"]) for row in rows)
 
 
-def _listed(dataset: str) -> Iterator[dict[str, object]]:
+def _listed(dataset: str) -> Iterator[dict[str, Any]]:
     return did_lists.list_files(side.context, data.SCOPE, dataset)
 
 
@@ -100,7 +101,7 @@ def list_files(dataset: str, most: int | None, digest: bool) -> dict[str, object
     return watch.report(count, digest=_digest(_listed(dataset)) if digest else None)
 
 
-def _replicas(dataset: str) -> Iterator[dict]:
+def _replicas(dataset: str) -> Iterator[dict[str, Any]]:
     return replica_lists.list_replicas(side.context, replica_lists.ReplicaQuery([(data.SCOPE, dataset)]))
 
 
