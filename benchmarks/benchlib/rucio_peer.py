@@ -100,9 +100,12 @@ class Rucio:
         if self._memcached is not None:
             self._memcached.terminate()
             self._memcached.wait(10)
+            self._memcached = None
 
     def fresh_database(self) -> None:
-        """Make its database anew, as it is after bootstrap."""
+        """Make its database anew, as it is after bootstrap; what its cache knows of the old one goes too."""
+        self.stop()
+        self._start_memcached()
         self._sql(
             "DROP DATABASE IF EXISTS rucio WITH (FORCE)",
             f"CREATE DATABASE rucio TEMPLATE {TEMPLATE} OWNER rucio",
