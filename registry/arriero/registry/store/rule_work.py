@@ -47,9 +47,13 @@ CANCELLED_REASON = "its copy was taken back by hand; it is tried again with the 
 
 def _taken_back(rule_id: int) -> ColumnElement[bool]:
     """Whether a request that waits is one that `cancel_waiting` takes back."""
+    mine = only_of(rule_id)
+    place = tuple_(requests.c.file_id, requests.c.destination_id)
     return and_(
         requests.c.state == RequestState.QUEUED,
-        tuple_(requests.c.file_id, requests.c.destination_id).in_(
+        # what was taken back before may have been asked for by another rule since
+        place.in_(select(mine.c.file_id, mine.c.rse_id)),
+        place.in_(
             select(locks.c.file_id, locks.c.rse_id).where(
                 locks.c.rule_id == rule_id,
                 locks.c.state == LockState.STUCK,
