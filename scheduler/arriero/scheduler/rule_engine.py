@@ -70,7 +70,7 @@ class Engine:
         while True:
             rule = _on_what_is_there(_locked(connection, rule_id))
             named = [one for one in eligible(rule, known).candidates if one.rse_id in among]
-            # no copy is made: neither a blocked RSE nor a full one is in the way
+            # no copy is made: neither a blocked RSE nor a full one is in the way, nor a limit of the account
             chosen_from = eligible_of(rule, [replace(one, free=None) for one in named])
             chunk, deltas = self._decide(connection, rule, known, chosen_from, progress, hold=True)
             if (lacking := progress.reason or _not_there(connection, known)) is not None:
@@ -113,7 +113,7 @@ def _locked(connection: Connection, rule_id: int) -> RuleFacts:
 
 def _on_what_is_there(rule: RuleFacts) -> RuleFacts:
     scope = replace(rule.scope, there=(ReplicaState.AVAILABLE,))
-    return replace(rule, scope=scope, ignore_availability=True)
+    return replace(rule, scope=scope, ignore_availability=True, ignore_limits=True)
 
 
 def _not_there(connection: Connection, known: RseCatalogue) -> str | None:
