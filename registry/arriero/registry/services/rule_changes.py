@@ -4,7 +4,6 @@ Nothing is changed when one of the options cannot be.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, literal, select
@@ -173,8 +172,9 @@ def _links(
         if store.duplicates(connection, [row["did_id"]], *key):
             raise duplicate_rule(row["copies"], row["rse_expression"], f"{row['scope']}:{row['name']}")
         target = require_did(connection, row["scope"], row["name"])
-        spec = replace(spec_of(connection, row), account=name)
+        spec = spec_of(connection, row, account=name)
         require_room(connection, actor, values["account_id"], spec, [target])
+        values["subscription_id"] = None
     if "child_rule_id" in options:
         values["child_rule_id"] = check_child(connection, row, options["child_rule_id"])
     return values

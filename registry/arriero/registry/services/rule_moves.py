@@ -61,7 +61,8 @@ def move_rule(
 
     def work(connection: Connection) -> UUID:
         row = _held(connection, actor, uuid, Action.RULE_MOVE)
-        spec = replace(spec_of(connection, row), **{"rse_expression": expression, **overrides})
+        spec = spec_of(connection, row, account=overrides.get("account"))
+        spec = replace(spec, **{"rse_expression": expression, **overrides})
         if spec.rse_expression == row["rse_expression"]:
             raise _failed(uuid, f"it is on {expression[:200]} already")
         [child] = add_within(connection, actor, spec, [(row["scope"], row["name"])])
@@ -172,8 +173,13 @@ def _failed(uuid: UUID, why: str) -> Conflict:
     return Conflict(f"rule {uuid.hex} is not replaced: {why}", rucio_class="RuleReplaceFailed")
 
 
-def spec_of(connection: Connection, row: RowMapping) -> RuleSpec:
+def spec_of(connection: Connection, row: RowMapping, *, account: str | None = None) -> RuleSpec:
     """Give what a rule asks for, with what is left of its life.
+
+    Parameters
+    ----------
+    account
+        Whose it is to be; None for whose it is. A subscription asks for rules of its own account only.
 
     Raises
     ------
@@ -186,10 +192,11 @@ def spec_of(connection: Connection, row: RowMapping) -> RuleSpec:
         lifetime_s = (row["expires_at"] - at).total_seconds()
         if lifetime_s <= 0:
             raise _failed(row["uuid"], "its lifetime is over")
+    account = account or row["account"]
     return RuleSpec(
         rse_expression=row["rse_expression"],
         copies=row["copies"],
-        account=row["account"],
+        account=account,
         grouping=row["grouping"],
         weight=row["weight"],
         lifetime_s=lifetime_s,
@@ -202,7 +209,7 @@ def spec_of(connection: Connection, row: RowMapping) -> RuleSpec:
         ignore_account_limit=row["ignore_account_limit"],
         comment=row["comments"],
         meta=row["meta"],
-        subscription=row["subscription_uuid"],
+        subscription=row["subscription_uuid"] if account == row["account"] else None,
     )
 
 
