@@ -2,7 +2,7 @@
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select
 
-from arriero.registry.schema.tables import butler_rses, locks, replicas, requests
+from arriero.registry.schema.tables import butler_rses, dataset_locks, locks, replicas, requests
 from arriero.registry.states import RequestState
 
 COUNTED = 10_000
@@ -15,6 +15,8 @@ def what_is_left(connection: Connection, rse_id: int) -> dict[str, str]:
     kinds: tuple[tuple[str, Table, ColumnElement[bool]], ...] = (
         ("replicas", replicas, replicas.c.rse_id == rse_id),
         ("locks", locks, locks.c.rse_id == rse_id),
+        # also of one that is empty by now: what is attached to it goes where it was placed
+        ("dataset locks", dataset_locks, dataset_locks.c.rse_id == rse_id),
         ("requests", requests, or_(requests.c.destination_id == rse_id, read_from)),
         ("butlers", butler_rses, butler_rses.c.rse_id == rse_id),
     )
