@@ -123,7 +123,13 @@ def test_every_filter(client, dataset, rse):
         "subscription_id": "0" * 32,
     }.items():
         assert list(client.list_replication_rules({"id": rule, key: value})) == [], key
-    for key, value in {"locked": "perhaps", "created_before": "soon", "copies": "x", "colour": "red"}.items():
+    for key, value in {
+        "locked": "perhaps",
+        "created_before": "soon",
+        "updated_after": "0001-01-01T00:00+14:00",
+        "copies": "x",
+        "colour": "red",
+    }.items():
         with pytest.raises(exception.InputValidationError):
             list(client.list_replication_rules({key: value}))
 

@@ -75,7 +75,13 @@ def _instant(text: str) -> datetime:
         return datetime.strptime(text, _RUCIO_DATE).replace(tzinfo=UTC)
     except ValueError:
         found = datetime.fromisoformat(text)
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    if found.tzinfo is None:
+        return found.replace(tzinfo=UTC)
+    try:
+        return found.astimezone(UTC)
+    except OverflowError as error:
+        # the first and the last hours that there are, elsewhere
+        raise ValueError(text) from error
 
 
 def _yes(text: str) -> bool:
