@@ -222,3 +222,16 @@ def test_a_new_replica_and_a_removal_at_once(postgresql_catalogue):
         removal.result(timeout=60)
     with pytest.raises(NotFound):
         site.files("SITE", ["a"])
+
+
+def test_no_rse_is_called_as_an_attribute_is(site):
+    before = site.snapshot_of(*TABLES)
+    with pytest.raises(Conflict, match=r"rses\.istape: 'istape' is an attribute"):
+        imported(site, {"rses": {"istape": {}}})
+    assert site.snapshot_of(*TABLES) == before
+    # nor one that is brought back
+    rses.add_rse(site.context, site.root, "OLD", {})
+    rses.delete_rse(site.context, site.root, "OLD")
+    set_attribute(site.context, site.root, "SLAC", "OLD", "yes")
+    with pytest.raises(Conflict, match=r"rses\.OLD"):
+        imported(site, {"rses": {"OLD": {}}})

@@ -27,6 +27,7 @@ from arriero.registry.services.rse_export import MIN_FREE_SPACE
 from arriero.registry.services.rse_protocols import identity, protocol_values
 from arriero.registry.services.rse_settings import RseSettings, merged_details, read_settings
 from arriero.registry.services.rse_wakes import wake_stuck
+from arriero.registry.services.rses import is_attribute
 from arriero.registry.store import rse_import as import_store
 from arriero.registry.store import rse_usage as usage_store
 from arriero.registry.store import rses as store
@@ -251,10 +252,14 @@ def _write_rses(
     methods: SyncMethods,
 ) -> int:
     """Write RSEs and what belongs to them; give how many are new."""
-    names = {*wanted, *(name for name, row in before.items() if row["deleted_at"] is None)}
+    known = {name for name, row in before.items() if row["deleted_at"] is None}
+    names = known | wanted.keys()
     for name, one in wanted.items():
         if clash := sorted(set(one.attributes) & names):
             raise InvalidInput(f"rses.{name}.attributes.{clash[0]}: is the name of an RSE")
+    for name in store.attributes_among(connection, wanted.keys() - known):
+        with _at(f"rses.{name}"):
+            raise is_attribute(name)
     added = import_store.add_rses(
         connection,
         [

@@ -67,8 +67,8 @@ def add_rse(context: Context, actor: Actor, name: str, options: Mapping[str, Any
         known = store.rse_row(connection, name, removed=True)
         if known is not None:
             raise _taken(name, removed=known["deleted_at"] is not None)
-        if store.is_attribute(connection, name):
-            raise Conflict(f"{name!r} is an attribute of RSEs: expressions could not tell them apart")
+        if store.attributes_among(connection, [name]):
+            raise is_attribute(name)
         store.add_rse(connection, {"name": name, **values})
         audit.record(connection, actor, Action.RSE_ADD, name)
 
@@ -85,6 +85,11 @@ def _taken(name: str, *, removed: bool) -> Conflict:
             "import its configuration to bring it back, or choose another name"
         )
     return Conflict(f"there is an RSE {name!r} already")
+
+
+def is_attribute(name: str) -> Conflict:
+    """Error for an RSE that would be called as an attribute is."""
+    return Conflict(f"{name!r} is an attribute of RSEs: expressions could not tell them apart")
 
 
 def update_rse(context: Context, actor: Actor, name: str, options: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """RSEs, their attributes, protocols and distances in the database."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,9 +133,10 @@ def update_rse(connection: Connection, rse_id: int, values: Mapping[str, Any]) -
     connection.execute(update(rses).where(rses.c.id == rse_id).values(**values))
 
 
-def is_attribute(connection: Connection, key: str) -> bool:
-    """Whether any RSE has an attribute of that name."""
-    return connection.scalar(select(exists().where(rse_attributes.c.key == key))) is True
+def attributes_among(connection: Connection, keys: Collection[str]) -> list[str]:
+    """Those of some names that attributes of RSEs have, also of those that were removed."""
+    found = select(rse_attributes.c.key).where(rse_attributes.c.key.in_(keys)).distinct()
+    return sorted(connection.scalars(found))
 
 
 def set_attributes(connection: Connection, values: Iterable[tuple[int, str, str]]) -> None:
