@@ -58,7 +58,7 @@ def _small_print(plan: Plan, run: Run) -> str:
             "PostgreSQL with default settings; every result was counted, and lists compared with what was put in.",
             f"Calls of {plan.chunk:,} files here and of 1,000 at the peer. Metadata: of {plan.meta_files:,} files.",
             f"'bounded': from {plan.bounded_from:,} files the peer's catalogue was filled with SQL, and its rate is that of",
-            f"{plan.bounded_files:,} files more (lists: the first {plan.bounded_files:,} rows), never of the whole.",
+            f"{plan.bounded_files:,} files more (lists: {5 * plan.bounded_files:,} rows from the first on), never of the whole.",
             f"Load average while measuring: {min(run.loads):.1f} to {max(run.loads):.1f} on {os.cpu_count()} processors.",
         ]
     )
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--chunk", type=int, default=10_000, help="files in one call to Arriero")
     add("--bounded-from", type=int, default=1_000_000, help="size from which the peer does a part")
     add("--bounded-files", type=int, default=20_000, help="how large that part is")
-    add("--meta-files", type=int, default=2_000, help="files whose metadata are set")
+    add("--meta-files", type=int, default=2_000, help="files whose metadata are set, 189 at least")
     add("--no-peer", action="store_true", help="only Arriero and COPY")
     add("--quick", action="store_true", help=f"{QUICK_FILES} files, no peer, one round: shows that it works")
     add(
