@@ -113,6 +113,7 @@ def test_files_are_registered_where_they_lie(cli, site, registry):
     )
     assert first["pfn"].startswith("file:///")
     assert len(cli("replica", "list", DATASET, "--pfns").lines) == 8
+    assert "raw:missing" in cli("replica", "list", DATASET, "raw:missing", expect=3).err
     # again: what is there is neither read nor changed
     again = cli(
         "-o", "json", "replica", "add", "--rse", "SLAC_RAW_DISK", "--dataset", DATASET, "LSSTComCam/20241108"

@@ -163,12 +163,13 @@ class TestLists:
         assert parse_replicas_from_string(client.list_replicas([], metalink=True)) == []
 
     @pytest.mark.client_method("ReplicaClient.list_replicas")
-    def test_list_refused(self, client, scope, rse):
-        with pytest.raises(exception.DataIdentifierNotFound):
-            list(client.list_replicas(keys(scope, "missing")))
-        with pytest.raises(exception.DataIdentifierNotFound):
-            client.list_replicas(keys(scope, "missing"), metalink=True)
+    def test_list_what_is_not_there(self, client, scope, rse):
         client.add_replicas(rse, files(scope, "a"))
+        asked = [*keys(scope, "missing", "a"), {"scope": "nowhere", "name": "a"}]
+        assert [row["name"] for row in client.list_replicas(asked)] == ["a"]
+        found = parse_replicas_from_string(client.list_replicas(asked, metalink=True))
+        assert [file["did"] for file in found] == [f"{scope}:a"]
+        assert list(client.list_replicas(keys(scope, "missing"))) == []
         with pytest.raises(exception.InvalidRSEExpression):
             list(client.list_replicas(keys(scope, "a"), rse_expression="NOWHERE"))
 

@@ -170,6 +170,9 @@ def list_(
         raise click.UsageError("No DIDs were given.")
     context = click.get_current_context()
     wanted = [DID.convert(text, None, context).as_dict() for text in given]
+    for did in wanted:
+        # a list leaves out what is not there
+        session.client.get_did(did["scope"], did["name"])
     schemes = protocols.split(",") if protocols else None
     found = session.client.list_replicas(wanted, rse_expression=rses, schemes=schemes, all_states=all_states)
     if pfns:

@@ -138,7 +138,7 @@ class ListBody(_Body):
 class ListOptions(_Body):
     """What Rucio takes in the query of a list."""
 
-    limit: int | None = None
+    limit: int | None = Field(default=None, ge=1, lt=2**31)
     select: str | None = Field(default=None, max_length=40)
     sort: str | None = Field(default=None, max_length=40)
 

@@ -53,8 +53,6 @@ def list_replica_lines(context: Context, query: ReplicaQuery) -> Generator[bytes
 
     Raises
     ------
-    NotFound
-        A DID is not there.
     InvalidExpression
         The RSE expression cannot be read, or nothing satisfies it.
     """

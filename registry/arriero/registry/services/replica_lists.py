@@ -17,10 +17,10 @@ from sqlalchemy import Connection, RowMapping
 
 from arriero.registry.errors import InvalidInput
 from arriero.registry.services.context import Context
-from arriero.registry.services.lookups import require_dids
 from arriero.registry.services.pfns import Access, ways_to_read
 from arriero.registry.services.replica_order import GEOIP, Order, Place
 from arriero.registry.store import replica_pages as store
+from arriero.registry.store.dids import find_dids
 from arriero.registry.store.replica_pages import ReplicaRow
 from arriero.registry.store.rses import Rse, load_rses, protocols_of, rse_rows
 from arriero.rse.expression import parse
@@ -88,7 +88,7 @@ class PageOfReplicas:
 
 
 def list_replicas(context: Context, query: ReplicaQuery) -> Iterator[dict[str, Any]]:
-    """List the files that DIDs are or hold with their replicas, in Rucio's shape.
+    """List the files that DIDs are or hold with their replicas, in Rucio's shape; DIDs that are not there are left out.
 
     Yields
     ------
@@ -97,8 +97,6 @@ def list_replicas(context: Context, query: ReplicaQuery) -> Iterator[dict[str, A
 
     Raises
     ------
-    NotFound
-        A DID is not there.
     InvalidExpression
         The RSE expression cannot be read, or nothing satisfies it.
     """
@@ -113,7 +111,7 @@ def read_pages(context: Context, query: ReplicaQuery) -> Iterator[PageOfReplicas
     with context.database.snapshot() as connection:
         shown, rse_ids = _shown(connection, query)
         narrowing = store.Narrowing(rse_ids, query.all_states, query.updated_after)
-        found = require_dids(connection, query.dids)
+        found = find_dids(connection, query.dids)
         covered = store.covered(connection, [row["id"] for row in found.values()])
         if query.nrandom is not None:
             covered = store.some_files(connection, covered, narrowing, query.nrandom)
