@@ -156,7 +156,9 @@ def load(prefix, start, count, dataset):
             connection.execute(
                 text(
                     f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {table} t, "  # noqa: S608
-                    "generate_series(:first, :last) i WHERE t.scope = :scope AND t." + column + " = :template"
+                    "generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) i WHERE t.scope = :scope AND t."
+                    + column
+                    + " = :template"
                 ),
                 {
                     "first": start + 1,
