@@ -36,5 +36,7 @@ def wake_stuck(connection: Connection) -> bool:
     stuck = rules.c.state == RuleState.STUCK
     if not connection.scalar(select(exists().where(stuck))):
         return False
-    raise_evaluations(connection, select(rules.c.id).where(stuck))
+    # held: one that is being taken away at this moment is waited for, and passed over
+    waiting = select(rules.c.id).where(stuck).with_for_update(read=True, key_share=True)
+    raise_evaluations(connection, waiting)
     return True
