@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -272,6 +272,27 @@ def test_bodies_that_are_none(sender):
                     yield f"body {body[:20]!r}", method, sender.callers.path_of((method, path)), body
 
     assert not (found := faults_of(sender, calls())), "\n".join(found)
+
+
+def test_instants_beyond_the_calendar(sender):
+    lists = {
+        "/replicas/bad/states": ("younger_than", "older_than"),
+        "/replicas/bad/summary": ("from_date", "to_date"),
+        "/replicas/suspicious": ("younger_than",),
+    }
+    listed = {"dids": [{"scope": "hers", "name": "f"}]}
+    declared = {"pfns": ["file:///tmp/mine/x"], "state": "TEMPORARY_UNAVAILABLE"}
+
+    def calls(instant: str) -> Iterator[tuple[str, str, bytes | None]]:
+        for path, names in lists.items():
+            for name in names:
+                yield "GET", f"{path}?{name}={quote(instant)}", None
+        yield "POST", "/replicas/list", json.dumps({**listed, "updated_after": instant}).encode()
+        yield "POST", "/replicas/bad/pfns", json.dumps({**declared, "expires_at": instant}).encode()
+
+    for instant in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "1e308"):
+        answers = {call[1]: sender.send(*call)[0] for call in calls(instant)}
+        assert set(answers.values()) == {400}, answers
 
 
 def test_hostile_paths_and_queries(sender):

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_plus
@@ -144,6 +145,13 @@ def _decoded(segment: str) -> str:
     return text
 
 
+def _in_utc(instant: datetime) -> datetime:
+    try:
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is before the year 1 or after the year 9999") from error
+
+
 def parse(model: type[T] | TypeAdapter[T], body: bytes) -> T:
     """Read a body as JSON of a shape.
 
@@ -203,3 +211,5 @@ ActorDep = Annotated[Actor, Depends(get_actor)]
 BodyDep = Annotated[bytes, Depends(read_body)]
 PathText = Annotated[str, Path(), AfterValidator(_decoded)]
 """A segment of the path, decoded. For a name declare the route as ``{name:path}``: it may hold bare slashes too."""
+Instant = Annotated[datetime, AfterValidator(_in_utc)]
+"""An instant, in UTC; also sent as seconds since 1970. Where it has no zone it is of UTC."""

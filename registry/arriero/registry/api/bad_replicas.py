@@ -1,6 +1,5 @@
 """What is said against replicas, and dark files, in Rucio's REST protocol."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -9,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from arriero.registry.api.documents import sends
 from arriero.registry.api.streams import json_response, json_stream
-from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, parse
+from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, Instant, parse
 from arriero.registry.errors import InvalidInput
 from arriero.registry.services import bad_replica_lists, bad_replicas, pfn_dids, quarantine
 from arriero.registry.services.bad_replicas import Declaration, Named
@@ -81,8 +80,7 @@ class BadPfnsBody(_Body):
     pfns: list[Pfn]
     reason: Reason = None
     state: str = Field(max_length=40)
-    expires_at: datetime | None = None
-    """Of UTC where it has no zone."""
+    expires_at: Instant | None = None
 
 
 class SuspiciousBody(_Body):
@@ -121,14 +119,10 @@ class DeclarationOptions(_Body):
 
     state: str | None = Field(default=None, max_length=40)
     rse: str | None = Field(default=None, max_length=255)
-    younger_than: datetime | None = None
-    older_than: datetime | None = None
+    younger_than: Instant | None = None
+    older_than: Instant | None = None
     limit: int | None = Field(default=None, ge=0, lt=2**31)
     list_pfns: bool = False
-
-
-def _utc(value: datetime | None) -> datetime | None:
-    return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
 @router.post("/bad", summary="Declare replicas bad", status_code=201, openapi_extra=sends(BadReplicasBody))
@@ -162,7 +156,7 @@ def add_bad_pfns(context: ContextDep, actor: ActorDep, body: BodyDep) -> Respons
     state = _state(sent.state)
     if state is BadReplicaState.TEMPORARY_UNAVAILABLE and sent.expires_at is None:
         raise InvalidInput("expires_at: say until when they are unavailable")
-    declaration = Declaration(state, sent.reason, _utc(sent.expires_at))
+    declaration = Declaration(state, sent.reason, sent.expires_at)
     return json_response(bad_replicas.declare(context, actor, sent.pfns, declaration), 201)
 
 
@@ -188,12 +182,12 @@ def list_suspicious(
     context: ContextDep,
     actor: ActorDep,
     rse_expression: Annotated[str | None, Query()] = None,
-    younger_than: Annotated[datetime | None, Query()] = None,
+    younger_than: Annotated[Instant | None, Query()] = None,
     nattempts: Annotated[int, Query(ge=0, lt=2**31)] = 0,
 ) -> Response:
     del actor
     rows = bad_replica_lists.list_suspicious(
-        context, rse_expression=rse_expression, younger_than=_utc(younger_than), attempts=nattempts
+        context, rse_expression=rse_expression, younger_than=younger_than, attempts=nattempts
     )
     # one value, not lines: the official command line takes the only thing that it is given
     return json_response(rows)
@@ -207,8 +201,8 @@ def list_declarations(
     query = bad_replica_lists.BadQuery(
         state=None if options.state is None else _any_state(options.state),
         rse=options.rse,
-        younger_than=_utc(options.younger_than),
-        older_than=_utc(options.older_than),
+        younger_than=options.younger_than,
+        older_than=options.older_than,
         limit=options.limit,
         list_pfns=options.list_pfns,
     )
@@ -227,13 +221,11 @@ def summarise(
     context: ContextDep,
     actor: ActorDep,
     rse_expression: Annotated[str | None, Query()] = None,
-    from_date: Annotated[datetime | None, Query()] = None,
-    to_date: Annotated[datetime | None, Query()] = None,
+    from_date: Annotated[Instant | None, Query()] = None,
+    to_date: Annotated[Instant | None, Query()] = None,
 ) -> StreamingResponse:
     del actor
-    rows = bad_replica_lists.summarise(
-        context, rse_expression=rse_expression, since=_utc(from_date), until=_utc(to_date)
-    )
+    rows = bad_replica_lists.summarise(context, rse_expression=rse_expression, since=from_date, until=to_date)
     return json_stream(rows, paged=True)
 
 

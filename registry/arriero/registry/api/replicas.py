@@ -4,7 +4,6 @@ Routes that end in a word come before those that end in a name, which may hold s
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from arriero.registry.api.documents import sends
 from arriero.registry.api.metalink import METALINK_TYPE, accepts_metalink, metalink
 from arriero.registry.api.streams import STREAM_TYPE, byte_stream
-from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, PathText, parse
+from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, Instant, PathText, parse
 from arriero.registry.errors import InvalidInput
 from arriero.registry.services import replica_lists, replica_removal, replicas
 from arriero.registry.services.bad_replicas import Named
@@ -128,8 +127,7 @@ class ListBody(_Body):
     client_location: LocationBody | None = None
     sort: str | None = None
     nrandom: int | None = None
-    updated_after: datetime | None = None
-    """Of UTC where it has no zone; also seconds since 1970."""
+    updated_after: Instant | None = None
     unavailable: bool | None = None
     ignore_availability: bool | None = None
     resolve_parents: bool = False
@@ -227,7 +225,6 @@ def list_replicas(
     del actor
     sent = parse(ListBody, body)
     located = sent.client_location or LocationBody()
-    after = sent.updated_after
     ignore = sent.ignore_availability
     query = ReplicaQuery(
         dids=[(did.scope, did.name) for did in sent.dids],
@@ -239,7 +236,7 @@ def list_replicas(
         sort=options.sort or options.select or sent.sort,
         limit=options.limit,
         nrandom=sent.nrandom,
-        updated_after=after.replace(tzinfo=UTC) if after is not None and after.tzinfo is None else after,
+        updated_after=sent.updated_after,
         ignore_availability=sent.unavailable is not None if ignore is None else ignore,
         resolve_parents=sent.resolve_parents,
     )
