@@ -8,7 +8,6 @@ from dataclasses import replace
 from threading import Barrier
 
 import pytest
-from sqlalchemy import event
 
 from arriero.registry.errors import Conflict, NotFound, RegistryError
 from arriero.registry.schema.tables import rules
@@ -21,6 +20,7 @@ from arriero.registry.services.rules import add_rules, list_rules
 from arriero.registry.services.subscriptions import add_subscription, list_subscriptions
 from arriero.scheduler.evaluate import Evaluator
 from arriero.scheduler.rule_engine import Engine
+from support.database import counted_statements
 from support.rule_site import IN2P3, LANCS, SLAC, add
 
 ROUNDS = 2
@@ -140,14 +140,20 @@ def test_as_many_statements_for_ten_dids_as_for_many(site):
     site.files(SLAC, names)
 
     def statements(targets: list[str]) -> int:
-        seen = []
-        engine = site.database.engine
-        note = lambda *arguments: seen.append(arguments[2])  # noqa: E731
-        event.listen(engine, "before_cursor_execute", note)
-        try:
+        with counted_statements(site.database) as seen:
             add_rules(site.context, site.root, RuleSpec(SLAC, 1), [("raw", name) for name in targets])
-        finally:
-            event.remove(engine, "before_cursor_execute", note)
         return len(seen)
 
     assert statements(names[:10]) == statements(names[10:]) < 20
+
+
+def test_as_many_statements_for_one_template_as_for_many(site):
+    template = {"rse_expression": SLAC, "copies": 1, "source_replica_expression": IN2P3}
+
+    def statements(name: str, count: int) -> int:
+        options = {"filter": {"pattern": ".*"}, "replication_rules": [template] * count}
+        with counted_statements(site.database) as seen:
+            add_subscription(site.context, site.root, "root", name, options)
+        return len(seen)
+
+    assert statements("one", 1) == statements("many", 100) < 20

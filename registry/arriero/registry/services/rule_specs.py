@@ -1,6 +1,7 @@
 """What a rule may ask for: checked before anything is written, against the RSEs as they are now."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -182,8 +183,8 @@ def check_activity(activity: object) -> None:
         raise InvalidInput("an activity has 1 to 50 characters", rucio_class="InvalidReplicationRule")
 
 
-def check_expression(connection: Connection, expression: str) -> frozenset[str]:
-    """Give the names of the RSEs that an expression names.
+def check_expression(known: Mapping[str, Rse], expression: str) -> None:
+    """Verify that an expression names RSEs.
 
     Raises
     ------
@@ -193,8 +194,7 @@ def check_expression(connection: Connection, expression: str) -> frozenset[str]:
         It cannot be read, or nothing satisfies it.
     """
     _check_length(expression)
-    found = parse(expression).evaluate(rse.as_info() for rse in load_rses(connection).values())
-    return frozenset(found)
+    parse(expression).evaluate(rse.as_info() for rse in known.values())
 
 
 def check_sources(known: dict[str, Rse], expression: object) -> None:

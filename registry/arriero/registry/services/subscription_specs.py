@@ -18,6 +18,7 @@ from arriero.registry.services.rule_specs import (
     check_priority,
 )
 from arriero.registry.states import DidType
+from arriero.registry.store.rses import load_rses
 
 MAX_JSON_BYTES = 64 * 1024
 MAX_TEMPLATES = 100
@@ -93,6 +94,7 @@ def check_templates(connection: Connection, given: object) -> list[dict[str, Any
     if not isinstance(given, list) or not 1 <= len(given) <= MAX_TEMPLATES:
         raise refused("replication_rules", f"a list of 1 to {MAX_TEMPLATES} rule templates")
     found = [_object(f"replication_rules {number}", one) for number, one in enumerate(given, 1)]
+    known = load_rses(connection)
     for number, template in enumerate(found, 1):
         where = f"replication_rules {number}"
         for key in ("rse_expression", "copies"):
@@ -106,7 +108,7 @@ def check_templates(connection: Connection, given: object) -> list[dict[str, Any
                 check(f"{where}: {key}", value)
         for key in ("rse_expression", "source_replica_expression"):
             if template.get(key):
-                check_expression(connection, template[key])
+                check_expression(known, template[key])
     _bounded("replication_rules", found)
     return found
 

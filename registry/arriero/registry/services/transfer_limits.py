@@ -15,6 +15,7 @@ from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.rule_specs import check_activity, check_expression
 from arriero.registry.states import TransferDirection
 from arriero.registry.store import transfer_limits as store
+from arriero.registry.store.rses import load_rses
 from arriero.registry.store.streaming import streamed
 
 STRATEGIES = ("fifo", "grouped_fifo")
@@ -93,7 +94,7 @@ def set_limit(
         authorize(actor, Action.TRANSFER_LIMIT_SET, Target(expression[:200]))
         if activity is not None:
             check_activity(activity)
-        check_expression(connection, expression)
+        check_expression(load_rses(connection), expression)
         store.set_limit(connection, expression, direction, activity or "", values)
         audit.record(
             connection,
