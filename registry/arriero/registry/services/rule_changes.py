@@ -103,6 +103,9 @@ def update_rule(context: Context, actor: Actor, rule_id: str, options: Mapping[s
         authorize(actor, Action.RULE_UPDATE, Target(uuid.hex, owner=row["account"]))
         values = _values(connection, options) | _links(connection, actor, row, options)
         state = _new_state(row["state"], options)
+        if options.get("cancel_requests"):
+            # replicas before requests (DESIGN section 11)
+            store.lock_replicas_of(connection, row["id"])
         if values:
             store.update_rule(connection, row["id"], values)
         inherited: dict[str, Any] = {key: values[key] for key in ("priority", "activity") if key in values}
@@ -246,7 +249,6 @@ def _set_work(
     """Do what a state or a boost means for the rule's locks and copies."""
     taken_back = 0
     if options.get("cancel_requests"):
-        store.lock_replicas_of(connection, row["id"])
         taken_back = work_store.cancel_waiting(connection, row["id"])
     if state is not None:
         reason = f"set {state} by {actor.account}" if state is not RuleState.INJECT else None
