@@ -331,7 +331,6 @@ def test_what_opens_an_rse_has_stuck_rules_looked_at(site):
         lambda: attributes.delete_attribute(*change, "site"),
         lambda: protocols.update_protocols(*change, "davs", {"prefix": "/p"}, hostname=None, port=None),
         lambda: protocols.add_protocol(*change, "https", {"hostname": "h", "prefix": "/p"}),
-        lambda: rse_distances.add_distance(*change, "OTHER", 1, bidirectional=True),
         lambda: rse_usage.set_limit(*change, "MinFreeSpace", 1),
         lambda: import_rses(site.context, site.root, {"rses": {}}),
     )
@@ -344,5 +343,7 @@ def test_what_opens_an_rse_has_stuck_rules_looked_at(site):
     site.evaluated()
     site.doorbell.rung.clear()
     rses.update_rse(*change, {"availability_write": True, "city": "Lyon"})
+    # no rule waits for a distance
+    rse_distances.add_distance(*change, "OTHER", 1, bidirectional=True)
     rse_distances.delete_distance(*change, "OTHER", bidirectional=True)
     assert (site.generation(rule), site.doorbell.rung) == (None, [])

@@ -317,7 +317,7 @@ def show_distance(session: Session, /, *, source: str, destination: str) -> None
 @click.option("--bidirectional", is_flag=True, help="The way back too.")
 @pass_session
 def unset_distance(session: Session, /, *, source: str, destination: str, bidirectional: bool) -> None:
-    """Remove the distance from SOURCE to DESTINATION: there is no way any more."""
+    """Remove the distance from SOURCE to DESTINATION: copies come this way last."""
     session.client.delete_distance(source, destination)
     if bidirectional:
         session.client.delete_distance(destination, source)

@@ -1,4 +1,4 @@
-"""How far RSEs are from each other: without a distance there is no way."""
+"""How far RSEs are from each other: copies come from the nearest, and from where no distance is set last."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,6 @@ from arriero.registry.errors import Conflict, InvalidInput, NotFound
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
-from arriero.registry.services.rse_wakes import run_and_wake
 from arriero.registry.services.rses import require_rse
 from arriero.registry.store import rses as store
 
@@ -80,7 +79,7 @@ def update_distance(
 def delete_distance(
     context: Context, actor: Actor, source: str, destination: str, *, bidirectional: bool
 ) -> None:
-    """Remove the distance between two RSEs: there is no way any more.
+    """Remove the distance between two RSEs: copies come this way only when there is no other.
 
     Raises
     ------
@@ -109,7 +108,7 @@ def _both(
     if bidirectional:
         authorize(actor, Action.RSE_UPDATE, Target(source, rse=source))
 
-    def work(connection: Connection) -> bool:
+    def work(connection: Connection) -> None:
         # in the order of the names, so that two who do this at once do not wait for each other
         ids = {name: require_rse(connection, name, lock=True)["id"] for name in sorted(set(link))}
         change(connection, ids[source], ids[destination])
@@ -118,9 +117,8 @@ def _both(
         audit.record(
             connection, actor, Action.RSE_UPDATE, destination, distance_from=source, distance=distance
         )
-        return distance is not None
 
-    run_and_wake(context, work)
+    context.database.run(work)
 
 
 def _no_distance(source: str, destination: str) -> NotFound:
