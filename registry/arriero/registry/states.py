@@ -154,8 +154,6 @@ REPLICA_LETTERS: Mapping[ReplicaState, str] = {
     ReplicaState.TEMPORARY_UNAVAILABLE: "T",
 }
 
-DID_LETTERS: Mapping[DidType, str] = {DidType.FILE: "F", DidType.DATASET: "D", DidType.CONTAINER: "C"}
-
 RULE_LETTERS: Mapping[RuleState, str] = {
     RuleState.INJECT: "I",
     RuleState.REPLICATING: "R",
@@ -164,8 +162,6 @@ RULE_LETTERS: Mapping[RuleState, str] = {
     RuleState.SUSPENDED: "U",
     RuleState.WAITING_APPROVAL: "W",
 }
-
-LOCK_LETTERS: Mapping[LockState, str] = {LockState.OK: "O", LockState.REPLICATING: "R", LockState.STUCK: "S"}
 
 GROUPING_LETTERS: Mapping[RuleGrouping, str] = {
     RuleGrouping.ALL: "A",

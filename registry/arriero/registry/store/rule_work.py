@@ -11,11 +11,8 @@ from sqlalchemy import (
     Select,
     Subquery,
     and_,
-    delete,
     exists,
     func,
-    insert,
-    literal,
     or_,
     select,
     tuple_,
@@ -35,14 +32,13 @@ from arriero.registry.schema.tables import (
     scopes,
 )
 from arriero.registry.states import LockState, ReplicaState, RequestState, RuleState
-from arriero.registry.store.rules import only_of
+from arriero.registry.store.rules import CANCELLED, end_requests, only_of
 
 RETRY_NOW = "retry_now"
 """Code of a STUCK lock that the next evaluation tries again, however short ago it failed."""
 
-CANCELLED = "cancelled"
 CANCELLED_REASON = "its copy was taken back by hand; it is tried again with the rule"
-"""Code and sentence of a lock whose copy was taken back."""
+"""Sentence of a lock whose copy was taken back; its code is `CANCELLED`."""
 
 
 def _taken_back(rule_id: int) -> ColumnElement[bool]:
@@ -96,28 +92,7 @@ def cancel_waiting(connection: Connection, rule_id: int) -> int:
         )
         .values(state=ReplicaState.UNAVAILABLE, code=CANCELLED, reason=CANCELLED_REASON, updated_at=now())
     )
-    kept = [
-        "file_id",
-        "source_id",
-        "destination_id",
-        "rule_id",
-        "attempt",
-        "bytes",
-        "created_at",
-        "started_at",
-    ]
-    ended = select(
-        now(),
-        requests.c.id,
-        literal(RequestState.FAILED.value),
-        literal(CANCELLED),
-        literal(CANCELLED_REASON),
-        *(requests.c[name] for name in kept),
-    ).where(_taken_back(rule_id))
-    connection.execute(
-        insert(request_history).from_select(["at", "request_id", "state", "code", "reason", *kept], ended)
-    )
-    connection.execute(delete(requests).where(_taken_back(rule_id)))
+    end_requests(connection, _taken_back(rule_id), CANCELLED_REASON)
     connection.execute(
         update(rules)
         .where(rules.c.id == rule_id)

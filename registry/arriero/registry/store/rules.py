@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ClauseElement,
+    ColumnElement,
     Connection,
     RowMapping,
     Select,
@@ -41,6 +42,9 @@ from arriero.registry.schema.tables import (
 from arriero.registry.states import ReplicaState, RequestState
 
 _CHILD = rules.alias("child")
+
+CANCELLED = "cancelled"
+"""Code of a request that was ended before its copy began."""
 
 NO_RULE = "no_rule"
 NO_RULE_REASON = "no rule wants this copy any more"
@@ -210,29 +214,7 @@ def cancel_requests(connection: Connection, rule_id: int) -> None:
         tuple_(requests.c.file_id, requests.c.destination_id).in_(select(mine.c.file_id, mine.c.rse_id)),
         requests.c.state != RequestState.SUBMITTED,
     )
-    kept = [
-        "file_id",
-        "source_id",
-        "destination_id",
-        "rule_id",
-        "attempt",
-        "bytes",
-        "created_at",
-        "started_at",
-    ]
-    columns = [requests.c[name] for name in kept]
-    ended = select(
-        now(),
-        requests.c.id,
-        literal(RequestState.FAILED.value),
-        literal("cancelled"),
-        literal(NO_RULE_REASON),
-        *columns,
-    ).where(wanted)
-    connection.execute(
-        insert(request_history).from_select(["at", "request_id", "state", "code", "reason", *kept], ended)
-    )
-    connection.execute(delete(requests).where(wanted))
+    end_requests(connection, wanted, NO_RULE_REASON)
     heir = (
         select(func.min(locks.c.rule_id))
         .where(
@@ -248,6 +230,32 @@ def cancel_requests(connection: Connection, rule_id: int) -> None:
         .where(requests.c.rule_id == rule_id, tuple_(requests.c.file_id, requests.c.destination_id).in_(held))
         .values(rule_id=heir)
     )
+
+
+def end_requests(connection: Connection, which: ColumnElement[bool], reason: str) -> None:
+    """End requests that nobody is working on, in the history."""
+    kept = [
+        "file_id",
+        "source_id",
+        "destination_id",
+        "rule_id",
+        "attempt",
+        "bytes",
+        "created_at",
+        "started_at",
+    ]
+    ended = select(
+        now(),
+        requests.c.id,
+        literal(RequestState.FAILED.value),
+        literal(CANCELLED),
+        literal(reason),
+        *(requests.c[name] for name in kept),
+    ).where(which)
+    connection.execute(
+        insert(request_history).from_select(["at", "request_id", "state", "code", "reason", *kept], ended)
+    )
+    connection.execute(delete(requests).where(which))
 
 
 def delete_rule(connection: Connection, rule_id: int) -> None:
