@@ -5,8 +5,9 @@ out at once. One place for both, so that a plan is what happens.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -15,7 +16,8 @@ from arriero.scheduler import evaluation_effects as effects
 from arriero.scheduler import evaluation_place as place
 from arriero.scheduler import evaluation_resolve as resolve
 from arriero.scheduler import temporary
-from arriero.scheduler.core.choose import Choice, Group, choose
+from arriero.scheduler.account_quota import quota_of
+from arriero.scheduler.core.choose import Candidate, Choice, Group, choose
 from arriero.scheduler.core.spread import SLOTS, Slot, spread
 from arriero.scheduler.evaluation_rule import Eligible, RuleFacts, sources
 from arriero.scheduler.evaluation_words import Chunk, Window
@@ -108,45 +110,66 @@ def _place(
     files: int,
 ) -> int:
     """Choose the RSEs of the groups of this chunk; give the number of slots when files are placed by themselves."""
-    policy: tuple[Slot, ...] = ()
-    fault = eligible.fault
-    slots = 1
-    name = f"{rule.counts.scope}:{rule.counts.name}"
     if rule.scope.by_file and rule.scope.did_type is not DidType.FILE:
-        slots = SLOTS
-        if fault is None:
-            policy = spread(eligible.weights, rule.scope.copies, seed=rule.seed)
-        elif files:
-            progress.refuse(1, f"{name}: {fault}")
+        place.note_slots(tx, _spread(tx, rule, eligible, progress) if files else ())
+        return SLOTS
+    chosen = _place_groups(tx, rule, eligible, progress)
+    if rule.scope.did_type is DidType.FILE:
+        place.note_slots(tx, [Slot(0, rank, rse_id) for rank, (_, rse_id) in enumerate(chosen)])
     else:
-        groups = resolve.find_groups_to_choose(tx, rule.scope)
-        present = resolve.present_bytes(tx, rule.scope)
-        chosen: list[tuple[int, int]] = []
-        room = {one.rse_id: one for one in eligible.candidates}
-        for group in groups:
-            if fault is not None:
-                progress.refuse(1, f"{group.name}: {fault}")
-                continue
-            there = present.get(group.group_id, {})
-            chosen_from = Group(group.name, group.bytes, there)
-            choice = choose(
-                chosen_from,
-                list(room.values()),
-                rule.scope.copies,
-                seed=rule.seed,
-                weight=rule.weight,
-                ignore_availability=rule.ignore_availability,
-            )
-            if progress.observe is not None:
-                progress.observe(chosen_from, choice)
-            if not choice.placed:
-                progress.refuse(1, f"{group.name}: {choice.reason}")
-            for rse_id in choice.rse_ids:
-                chosen.append((group.group_id, rse_id))
-                room[rse_id] = room[rse_id].taken(group.bytes - there.get(rse_id, 0))
-        if rule.scope.did_type is DidType.FILE:
-            policy = tuple(Slot(0, rank, rse_id) for rank, (_, rse_id) in enumerate(chosen))
+        place.place_groups(tx, rule.scope, chosen)
+        place.note_slots(tx, ())
+    return 1
+
+
+def _spread(tx: Connection, rule: RuleFacts, eligible: Eligible, progress: Pass) -> Sequence[Slot]:
+    copies, fault = rule.scope.copies, eligible.fault
+    quota = quota_of(tx, rule)
+    weights = eligible.weights if quota is None else quota.without_full(eligible.weights)
+    if fault is None and len(weights) < copies:
+        fault = f"limits of the account leave {len(weights)} RSEs for {copies} copies"
+    if fault is not None:
+        progress.refuse(1, f"{rule.counts.scope}:{rule.counts.name}: {fault}")
+        return ()
+    return spread(weights, copies, seed=rule.seed)
+
+
+def _place_groups(
+    tx: Connection, rule: RuleFacts, eligible: Eligible, progress: Pass
+) -> list[tuple[int, int]]:
+    groups = resolve.find_groups_to_choose(tx, rule.scope)
+    present = resolve.present_bytes(tx, rule.scope)
+    quota = quota_of(tx, rule) if groups else None
+    chosen: list[tuple[int, int]] = []
+    room = {one.rse_id: one for one in eligible.candidates}
+    for group in groups:
+        if eligible.fault is not None:
+            progress.refuse(1, f"{group.name}: {eligible.fault}")
+            continue
+        there = present.get(group.group_id, {})
+        chosen_from = Group(group.name, group.bytes, there)
+        pick = partial(_choice, rule, chosen_from)
+        candidates = list(room.values())
+        if quota is None:
+            choice = pick(candidates)
         else:
-            place.place_groups(tx, rule.scope, chosen)
-    place.note_slots(tx, policy)
-    return slots
+            choice = quota.choose((group.group_id, group.bytes), candidates, rule.scope.copies, pick)
+        if progress.observe is not None:
+            progress.observe(chosen_from, choice)
+        if not choice.placed:
+            progress.refuse(1, f"{group.name}: {choice.reason}")
+        for rse_id in choice.rse_ids:
+            chosen.append((group.group_id, rse_id))
+            room[rse_id] = room[rse_id].taken(group.bytes - there.get(rse_id, 0))
+    return chosen
+
+
+def _choice(rule: RuleFacts, group: Group, candidates: Sequence[Candidate]) -> Choice:
+    return choose(
+        group,
+        candidates,
+        rule.scope.copies,
+        seed=rule.seed,
+        weight=rule.weight,
+        ignore_availability=rule.ignore_availability,
+    )

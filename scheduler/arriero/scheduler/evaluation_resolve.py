@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from arriero.registry.dialect import bulk_insert
-from arriero.registry.schema.tables import contents, dataset_locks, dids, locks, replicas, scopes
+from arriero.registry.schema.tables import contents, dataset_locks, dids, locks, replicas, rules, scopes
 from arriero.registry.states import DidType, RuleGrouping
 from arriero.scheduler.evaluation_words import (
     Chunk,
@@ -223,6 +223,29 @@ def present_bytes(connection: Connection, scope: Scope) -> dict[int, dict[int, i
     for row in rows:
         present.setdefault(row.group_id, {})[row.rse_id] = int(row.bytes)
     return present
+
+
+def held_bytes(connection: Connection, scope: Scope, account_id: int) -> dict[int, dict[int, int]]:
+    """Bytes of each group without a place that rules of an account hold already, by group and RSE."""
+    member = _chosen_now(scope)
+    held = (
+        select(member.c.group_id, locks.c.rse_id, func.max(locks.c.bytes).label("bytes"))
+        .select_from(member)
+        .join(locks, locks.c.file_id == member.c.file_id)
+        .join(rules, rules.c.id == locks.c.rule_id)
+        .where(rules.c.account_id == account_id)
+        .group_by(member.c.group_id, locks.c.rse_id, locks.c.file_id)
+        .subquery("held")
+    )
+    rows = connection.execute(
+        select(held.c.group_id, held.c.rse_id, func.sum(held.c.bytes).label("bytes")).group_by(
+            held.c.group_id, held.c.rse_id
+        )
+    )
+    found: dict[int, dict[int, int]] = {}
+    for row in rows:
+        found.setdefault(row.group_id, {})[row.rse_id] = int(row.bytes)
+    return found
 
 
 def _chosen_now(scope: Scope) -> FromClause:

@@ -27,6 +27,8 @@ class RuleFacts:
     purge: bool
     activity: str
     priority: int
+    account_id: int
+    ignore_limits: bool
 
     @property
     def seed(self) -> str:
@@ -52,6 +54,8 @@ def lock_rule(tx: Connection, rule_id: int) -> RuleFacts | None:
         purge=row.purge_replicas,
         activity=row.activity,
         priority=row.priority,
+        account_id=row.account_id,
+        ignore_limits=row.ignore_account_limit,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 
 from arriero.registry.errors import Conflict, InvalidInput
+from arriero.registry.ports import Bell
 from arriero.registry.services import audit
 from arriero.registry.services.accounts import account_missing, require_account
 from arriero.registry.services.authorisation import Action, Target, authorize
@@ -21,6 +22,7 @@ from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.states import DidType, RuleGrouping
 from arriero.registry.store import account_limits as store
 from arriero.registry.store import account_usage as usage_store
+from arriero.registry.store.evaluations import raise_evaluations
 from arriero.registry.store.rses import Rse, load_rses
 from arriero.rse.expression import parse
 
@@ -120,9 +122,12 @@ def _change(
         # a rule that is being measured sees the limit before or after, not half of it
         store.lock_spending(connection, account_id)
         change(connection, account_id)
+        # what found no room may have some now
+        raise_evaluations(connection, usage_store.rules_stuck(account_id))
         audit.record(connection, actor, Action.ACCOUNT_LIMIT_SET, account, **detail)
 
     context.database.run(work)
+    context.doorbell.ring(Bell.EVALUATIONS)
 
 
 @dataclass(frozen=True, slots=True)

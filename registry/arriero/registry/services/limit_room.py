@@ -60,6 +60,15 @@ class Room:
             roomiest = sorted(demand.rse_ids, key=lambda one: (-self._left(one), one))[: demand.copies]
             self._subtract({rse_id: demand.missing(rse_id) for rse_id in roomiest})
 
+    def set_for(self, demand: Demand) -> tuple[int, ...] | None:
+        """Find RSEs that take the whole of a demand; None where no set of them does."""
+        taken = self._set(demand)
+        return None if taken is None else tuple(taken)
+
+    def left_at(self, rse_id: int) -> float:
+        """Bytes that may still be added at one RSE, by its own limit and those that it shares."""
+        return min([self._left(rse_id), *(one.left for one in self._over(rse_id))])
+
     def _left(self, rse_id: int) -> float:
         return self.left.get(rse_id, float("inf"))
 

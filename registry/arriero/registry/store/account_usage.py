@@ -78,6 +78,18 @@ def rules_to_come(connection: Connection, account_id: int) -> Sequence[RowMappin
     return connection.execute(query).mappings().all()
 
 
+def rules_stuck(account_id: int) -> Select[tuple[int]]:
+    """Query for the ids of the rules of an account that wait for something.
+
+    It waits for a rule that is being taken away at this moment, and passes it over.
+    """
+    return (
+        select(rules.c.id)
+        .where(rules.c.account_id == account_id, rules.c.state == RuleState.STUCK)
+        .with_for_update(read=True, key_share=True)
+    )
+
+
 def _files_below(roots: Iterable[int]) -> CTE:
     """Files of each of some DIDs, at any depth, each once for each of them: columns ``root`` and ``id``."""
     tree = (

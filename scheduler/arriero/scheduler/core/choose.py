@@ -22,6 +22,8 @@ class Candidate:
     free: int | None = None
     """Bytes that may still be written there; None when nobody has said."""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    barred: str | None = None
+    """Why the rule's account may not fill it further; None when it may."""
 
     def taken(self, wanted: int) -> "Candidate":
         """Give the RSE with so many bytes less of free space."""
@@ -90,6 +92,9 @@ def usable(
     for candidate in sorted(candidates, key=lambda one: one.name):
         if not (candidate.writable or ignore_availability):
             dropped.append(_dropped(candidate, "blocked", "is blocked for writing"))
+            continue
+        if candidate.barred is not None:
+            dropped.append(_dropped(candidate, "over_quota", candidate.barred))
             continue
         value = _weight(candidate, weight)
         if isinstance(value, Dropped):
