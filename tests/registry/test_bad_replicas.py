@@ -19,15 +19,19 @@ from arriero.registry.schema.tables import (
     rule_history,
     rules,
 )
-from arriero.registry.services import bad_replica_lists, quarantine
+from arriero.registry.services import bad_replica_lists, quarantine, rse_protocols
 from arriero.registry.services import bad_replicas as service
 from arriero.registry.services.bad_replicas import Declaration, Named
 from arriero.registry.services.pfn_dids import dids_of_pfns
+from arriero.registry.services.replica_lists import ReplicaQuery, list_replicas
+from arriero.registry.services.replica_removal import delete_replicas
 from arriero.registry.services.replicas import StateChange, update_states
+from arriero.registry.services.rses import delete_rse
 from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.services.rules import add_rules
 from arriero.registry.states import BadReplicaState, LockState, ReplicaState, RuleState
 from support.database import counted_statements
+from support.in_process import DOMAINS
 from support.invariants import assert_invariants
 
 RSE = "SLAC_RAW_DISK"
@@ -292,8 +296,6 @@ def test_files_are_found_by_their_pfns(site, algorithm):
     site.rse("OTHER", algorithm=algorithm)
     site.files("OTHER", ["night 1/é+%.fits", "a"])
     site.files("OTHER", ["deep/er"], scope="user.jdoe")
-    from arriero.registry.services.replica_lists import ReplicaQuery, list_replicas
-
     keys = [("raw", "night 1/é+%.fits"), ("user.jdoe", "deep/er")]
     pfns = [next(iter(row["pfns"])) for row in list_replicas(site.context, ReplicaQuery(keys))]
     alias = pfns[0].replace("davs://", "https://").replace("1094/", "1094//")
@@ -307,9 +309,6 @@ def test_files_are_found_by_their_pfns(site, algorithm):
 
 
 def test_the_longest_prefix_says_which_rse(site):
-    from arriero.registry.services import rse_protocols
-    from support.in_process import DOMAINS
-
     site.rse("INNER", deterministic=False)
     described = {"hostname": "inner.example.org", "port": 443, "prefix": f"/{RSE}", "domains": DOMAINS}
     rse_protocols.add_protocol(site.context, site.root, RSE, "https", described)
@@ -323,6 +322,34 @@ def test_the_longest_prefix_says_which_rse(site):
     assert dids_of_pfns(site.context, [f"https://inner.example.org/{RSE}x/raw/x/1"]) == []
 
 
+def test_a_pfn_below_a_prefix_that_rses_share_is_several_replicas(site):
+    for rse in ("TAPE", "BUFFER"):
+        site.rse(rse, deterministic=False)
+        described = {"hostname": "shared.example.org", "port": 443, "prefix": "/s", "domains": DOMAINS}
+        rse_protocols.add_protocol(site.context, site.root, rse, "https", described)
+        site.files(rse, ["a"], pfn="https://shared.example.org/s/a")
+    service.declare(site.context, site.root, named("a", rse="TAPE"), BAD)
+    shared = "https://shared.example.org/s/a"
+    assert service.declare(site.context, site.root, [shared], BAD) == {"TAPE": [f"{shared} Already declared"]}
+    assert [row["state"] for row in site.rows(select(replicas.c.state))] == ["BAD", "BAD"]
+    assert [row["detail"]["count"] for row in site.audited(action="replica_declare")] == [1, 1]
+
+
+def test_as_many_statements_for_as_many_reasons(site):
+    counts = []
+    for number in (2, 100):
+        names = [f"{number}/{i}" for i in range(number)]
+        site.files(RSE, names)
+        changes = [StateChange("raw", name, ReplicaState.BAD, f"{name} is cut") for name in names]
+        with counted_statements(site.database) as statements:
+            update_states(site.context, site.root, RSE, changes)
+        counts.append(len(statements))
+    assert counts[0] == counts[1] < 40
+    reasons = {row["reason"] for row in site.rows(select(bad_replicas.c.reason))}
+    assert len(reasons) == 2
+    assert "2/0 is cut; 2/1 is cut" in reasons
+
+
 def test_as_many_statements_for_a_thousand_pfns_as_for_ten(site):
     counts = []
     for number in (10, 1000):
@@ -332,6 +359,28 @@ def test_as_many_statements_for_a_thousand_pfns_as_for_ten(site):
             service.declare(site.context, site.root, [pfn(name) for name in names], BAD)
         counts.append(len(statements))
     assert counts[0] == counts[1] < 40
+
+
+def test_the_pfns_of_what_is_gone_are_not_made_up(site):
+    site.rse("TAPE", deterministic=False)
+    site.files("TAPE", ["a"], pfn="davs://dav.example.org:1094/TAPE/one")
+    service.declare(site.context, site.root, named("a", rse="TAPE"), BAD)
+    query = bad_replica_lists.BadQuery(list_pfns=True)
+    [row] = bad_replica_lists.list_declarations(site.context, query)
+    assert row["pfn"] == "davs://dav.example.org:1094/TAPE/one"
+    delete_replicas(site.context, site.root, "TAPE", [("raw", "a")])
+    assert list(bad_replica_lists.list_declarations(site.context, query)) == []
+    delete_rse(site.context, site.root, "TAPE")
+    assert list(bad_replica_lists.list_declarations(site.context, query)) == []
+    [row] = bad_replica_lists.list_declarations(site.context, bad_replica_lists.BadQuery())
+    assert (row["rse"], row["state"]) == ("TAPE", "DELETED")
+
+
+def test_what_the_catalogue_knows_is_not_dark(site):
+    site.files(RSE, ["a"])
+    found = [quarantine.Found("/raw/a"), quarantine.Found("/raw/b")]
+    assert quarantine.quarantine(site.context, site.root, found, rse=RSE) == 1
+    assert [row["path"] for row in site.rows(select(quarantined_replicas))] == ["raw/b"]
 
 
 def test_dark_files_are_written_down_once(site):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from arriero.registry.errors import Conflict, InvalidInput, NotFound, Unsupported
 from arriero.registry.ports import Bell
+from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import (
     arrivals,
     butler_rses,
@@ -219,6 +220,26 @@ def test_two_files_cannot_have_one_path(site):
         site.files("BUTLER", ["a.fits"], scope="other")
 
 
+@pytest.mark.parametrize("state", ["BAD", "TEMPORARY_UNAVAILABLE", "UNAVAILABLE", "AVAILABLE"])
+def test_a_replica_that_comes_again_at_another_path(site, state):
+    site.rse("TAPE", deterministic=False)
+    folder = "davs://dav.example.org:1094/TAPE"
+    site.files("TAPE", ["a.fits"], pfn=f"{folder}/one")
+    with site.database.transaction() as connection:
+        connection.execute(
+            update(replicas).values(state=state, verified_at=None if state == "BAD" else now())
+        )
+    if state == "AVAILABLE":
+        with pytest.raises(Conflict, match="is AVAILABLE at one") as refused:
+            site.files("TAPE", ["a.fits"], pfn=f"{folder}/two")
+        assert refused.value.rucio_class == "FileReplicaAlreadyExists"
+        return
+    site.files("TAPE", ["a.fits"], pfn=f"{folder}/two")
+    [row] = site.rows(select(replicas))
+    assert (row["state"], row["path"]) == ("AVAILABLE", "two")
+    assert row["verified_at"] is None, "what was verified lay elsewhere"
+
+
 def test_what_lands_at_a_butlers_rse_arrives_once(site):
     with site.database.transaction() as connection:
         scope_id = connection.scalar(select(scopes.c.id))
@@ -314,8 +335,7 @@ def test_lists_files_with_replicas_in_collections_at_any_depth(site):
     }
     none = ReplicaQuery([("raw", "a")], schemes=frozenset({"root"}))
     assert [row["pfns"] for row in list_replicas(site.context, none)] == [{}]
-    with pytest.raises(NotFound):
-        list(list_replicas(site.context, ReplicaQuery([("raw", "nothing")])))
+    assert list(list_replicas(site.context, ReplicaQuery([("raw", "nothing"), ("nowhere", "a")]))) == []
 
 
 def test_counts_how_much_of_a_dataset_lies_where(site):

@@ -226,7 +226,7 @@ def summarise(
 ) -> StreamingResponse:
     del actor
     rows = bad_replica_lists.summarise(context, rse_expression=rse_expression, since=from_date, until=to_date)
-    return json_stream(rows, paged=True)
+    return json_stream(rows)
 
 
 @router.post("/dids", summary="Files that PFNs are replicas of", openapi_extra=sends(PfnsBody))

@@ -18,6 +18,7 @@ from arriero.registry.errors import InvalidInput
 from arriero.registry.services import replica_lists, replica_removal, replicas
 from arriero.registry.services.bad_replicas import Named
 from arriero.registry.services.context import Context
+from arriero.registry.services.dataset_replicas import check_did
 from arriero.registry.services.new_replicas import NewReplica
 from arriero.registry.services.replica_lines import list_replica_lines
 from arriero.registry.services.replica_lists import Client, ReplicaQuery
@@ -256,6 +257,8 @@ def list_replicas_of(
     options: Annotated[ListOfOneOptions, Query()],
 ) -> StreamingResponse:
     del actor
+    # a list of many leaves out what is not there; who names one is told
+    check_did(context, *key)
     query = ReplicaQuery(
         [key],
         _schemes(options.schemes),

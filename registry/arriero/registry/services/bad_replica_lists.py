@@ -15,6 +15,7 @@ from arriero.registry.services.rses import require_rse
 from arriero.registry.states import BadReplicaState
 from arriero.registry.store import bad_replica_lists as store
 from arriero.registry.store.rses import load_rses, protocols_of
+from arriero.registry.store.streaming import streamed
 from arriero.rse.expression import parse
 
 SUSPICIOUS_FOR = timedelta(days=10)
@@ -66,7 +67,7 @@ def list_declarations(context: Context, query: BadQuery) -> Iterator[dict[str, A
     Yields
     ------
     dict
-        Rucio's keys; with ``list_pfns`` one for each PFN that the replica can be read by.
+        Rucio's keys; with ``list_pfns`` one for each PFN that the replica can be read by, if it is still there.
     """
     after_id, left = 0, query.limit
     while left is None or left > 0:
@@ -112,7 +113,10 @@ def _declarations(
         if not query.list_pfns:
             listed.append((row["id"], [answer]))
             continue
-        rse = known[row["rse_id"]]
+        rse = known.get(row["rse_id"])
+        if rse is None or row["replica"] is None:
+            listed.append((row["id"], []))
+            continue
         ways = ways_to_read(rse, protocols[rse.id], schemes=None, domain="all")
         pfns = [way.pfn(row["scope"], row["name"], row["path"]) for way in ways]
         listed.append((row["id"], [{**answer, "pfn": pfn} for pfn in pfns]))
@@ -131,8 +135,16 @@ def summarise(
     """
     with context.database.snapshot() as connection:
         query = store.summary(since, until, _rse_ids(connection, rse_expression))
-        rows = connection.execute(query).mappings().all()
-    for key, group in itertools.groupby(rows, key=itemgetter("rse", "rse_id", "created_at", "reason")):
-        rse, rse_id, created_at, reason = key
-        counts = {row["state"]: row["files"] for row in group}
-        yield {"rse": rse, "rse_id": str(rse_id), "created_at": created_at, "reason": reason, **counts}
+        with streamed(connection, query) as rows:
+            for key, group in itertools.groupby(
+                rows, key=itemgetter("rse", "rse_id", "created_at", "reason")
+            ):
+                rse, rse_id, created_at, reason = key
+                counts = {row["state"]: row["files"] for row in group}
+                yield {
+                    "rse": rse,
+                    "rse_id": str(rse_id),
+                    "created_at": created_at,
+                    "reason": reason,
+                    **counts,
+                }

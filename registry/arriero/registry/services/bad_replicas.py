@@ -196,13 +196,12 @@ def declare_within(
         for place, (one, rse) in enumerate(zip(replicas, looked_at, strict=True))
         if place not in known
     ]
-    faults = _declare_found(connection, actor, found, declaration)
+    count, faults = _declare_found(connection, actor, found, declaration)
     if replicas:
-        count = len(replicas) - len(refused) - len(faults)
         detail = {"state": declaration.state, "count": count, "reason": declaration.reason}
         target = Refused.of(replicas[0], looked_at[0]).shown
         audit.record(connection, actor, Action.REPLICA_DECLARE, target, **detail)
-    return refused + [(Refused.of(replicas[row["place"]], row["rse"]), fault) for row, fault in faults]
+    return refused + [(Refused.of(replicas[place], rse), fault) for place, rse, fault in faults]
 
 
 def _stage(connection: Connection, actor: Actor, replicas: Sequence[str | Named]) -> list[str]:
@@ -235,11 +234,15 @@ def _stage(connection: Connection, actor: Actor, replicas: Sequence[str | Named]
 
 def _declare_found(
     connection: Connection, actor: Actor, found: Sequence[RowMapping], declaration: Declaration
-) -> list[tuple[RowMapping, str]]:
+) -> tuple[int, list[tuple[int, str, str]]]:
+    """Declare replicas, each once; give how many, and the place in the call, RSE and fault of the others."""
     for (scope, owner, rse), name in _first_of_each(found).items():
         authorize(actor, Action.REPLICA_DECLARE, Target(f"{scope}:{name}@{rse}", owner=owner, rse=rse))
-    first = {(row["file_id"], row["rse_id"]): row["place"] for row in reversed(found)}
-    sets.keep_only(connection, ((place, *key) for key, place in first.items()))
+    places: dict[tuple[int, int], int] = {}
+    for row in found:
+        places.setdefault((row["file_id"], row["rse_id"]), row["place"])
+    # numbered anew: a PFN below a prefix that RSEs share is several replicas
+    sets.keep_only(connection, ((number, *key) for number, key in enumerate(places)))
     is_bad = declaration.state is BadReplicaState.BAD
     held = sets.hold_rules(connection) if is_bad else frozenset()
     sets.hold_replicas(connection)
@@ -253,7 +256,7 @@ def _declare_found(
     if chosen:
         _take_effect(connection, actor, declaration)
         _tell(connection, declaration.state, chosen, declaration.sentence)
-    return faults
+    return len(chosen), [(places[row["file_id"], row["rse_id"]], row["rse"], fault) for row, fault in faults]
 
 
 def _first_of_each(found: Iterable[RowMapping]) -> dict[tuple[str, str, str], str]:

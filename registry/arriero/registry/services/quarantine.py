@@ -9,8 +9,10 @@ from arriero.registry.errors import InvalidInput
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
+from arriero.registry.services.pfn_lookup import Place, candidates
 from arriero.registry.services.rses import require_rse
 from arriero.registry.store import quarantine as store
+from arriero.registry.store import replica_sets as sets
 from arriero.registry.store.rses import load_rses
 from arriero.rse.errors import RSEError
 from arriero.rse.paths import safe_path
@@ -67,9 +69,16 @@ def quarantine(
             name = next((one.name for one in load_rses(connection).values() if str(one.id) == rse_id), rse_id)
         row = require_rse(connection, name or "")
         authorize(actor, Action.REPLICA_QUARANTINE, Target(row["name"], rse=row["name"]))
-        rows = [(path, found.bytes, found.scope, found.name) for path, found in sorted(paths.items())]
+        where = load_rses(connection, [row["name"]])[row["name"]]
+        sets.stage_candidates(connection, candidates(connection, [[Place(where, path)] for path in paths]))
+        known = {replica["place"] for replica in sets.found_replicas(connection)}
+        rows = [
+            (path, found.bytes, found.scope, found.name)
+            for place, (path, found) in enumerate(paths.items())
+            if place not in known
+        ]
         new = store.add(connection, row["id"], rows)
-        audit.record(connection, actor, Action.REPLICA_QUARANTINE, row["name"], count=len(rows), new=new)
+        audit.record(connection, actor, Action.REPLICA_QUARANTINE, row["name"], count=len(paths), new=new)
         return new
 
     return context.database.run(work)

@@ -24,6 +24,7 @@ from arriero.registry.store import replicas as store
 from arriero.registry.store.arrivals import record_arrivals
 from arriero.registry.store.bad_replicas import recover_staged_files
 from arriero.registry.store.evaluations import raise_evaluations
+from arriero.registry.store.replica_paths import path_taken
 from arriero.registry.store.rses import Rse, load_rses, protocols_of
 from arriero.registry.store.staging import stage, staged_files
 
@@ -48,7 +49,8 @@ def add_replicas(context: Context, actor: Actor, rse: str, files: Sequence[NewRe
     NotFound
         The RSE or a scope is not there.
     Conflict
-        A file has another size or checksum in the catalogue, or its replica there is BAD or being deleted.
+        A file has another size or checksum in the catalogue, or its replica there is BAD, being deleted, or has
+        another path.
     InvalidInput
         A name, size, checksum or PFN cannot be meant.
     """
@@ -105,8 +107,9 @@ def _register_known(
     store.insert_replicas(connection, rse.id)
     fault = store.replica_fault(connection, rse.id) if new < len(rows) else None
     if fault is not None:
+        where = f" at {fault['path'][:200]}" if fault["path"] is not None else ""
         raise Conflict(
-            f"the replica of {fault['scope']}:{fault['name'][:200]} at {rse.name} is {fault['state']}: "
+            f"the replica of {fault['scope']}:{fault['name'][:200]} at {rse.name} is {fault['state']}{where}: "
             "it cannot be declared anew until that is settled",
             rucio_class="FileReplicaAlreadyExists",
         )
@@ -154,7 +157,7 @@ def _refuse_other_files(connection: Connection) -> None:
 def _refuse_taken_paths(connection: Connection, rse: Rse) -> None:
     if follows_from_name(rse):
         return
-    taken = store.path_taken(connection, rse.id)
+    taken = path_taken(connection, rse.id)
     if taken is not None:
         raise Conflict(
             f"{taken['path'][:200]} at {rse.name} is the replica of another file (scope {taken['scope']})",
@@ -181,7 +184,9 @@ def update_states(context: Context, actor: Actor, rse: str, changes: Sequence[St
         raise InvalidInput(f"at most {context.settings.max_bulk_items} replicas in one call")
     for change in changes:
         if change.state in (ReplicaState.COPYING, ReplicaState.BEING_DELETED):
-            raise Unsupported(f"only Arriero itself has replicas {change.state}: a rule asks for a copy or its end")
+            raise Unsupported(
+                f"only Arriero itself has replicas {change.state}: a rule asks for a copy or its end"
+            )
     bad = [change for change in changes if change.state is ReplicaState.BAD]
     others = [change for change in changes if change.state is not ReplicaState.BAD]
 
@@ -202,21 +207,20 @@ def update_states(context: Context, actor: Actor, rse: str, changes: Sequence[St
 
 
 def _declare_bad(connection: Connection, actor: Actor, rse: str, changes: Sequence[StateChange]) -> None:
-    """Declare replicas bad, those of one reason at once."""
-    reasons: dict[str | None, list[bad_replicas.Named]] = {}
-    for change in changes:
-        reasons.setdefault(change.reason, []).append(bad_replicas.Named(change.scope, change.name, rse))
-    for reason, named in reasons.items():
-        said = bad_replicas.Declaration(BadReplicaState.BAD, reason)
-        for one, fault in bad_replicas.declare_within(connection, actor, named, said):
-            if fault == bad_replicas.ALREADY:
-                continue
-            shown = f"{one.scope}:{one.name[:200]} at {rse}"
-            if fault == bad_replicas.NO_REPLICA:
-                raise _no_replica(shown)
-            raise Conflict(
-                f"the replica of {shown} {fault} and cannot be declared BAD", rucio_class="UnsupportedOperation"
-            )
+    """Declare replicas bad as one incident, for all reasons that are given."""
+    reasons = dict.fromkeys(change.reason for change in changes if change.reason)
+    reason = "; ".join(reasons)[: bad_replicas.MAX_REASON_CHARACTERS] or None
+    said = bad_replicas.Declaration(BadReplicaState.BAD, reason)
+    named = [bad_replicas.Named(change.scope, change.name, rse) for change in changes]
+    for one, fault in bad_replicas.declare_within(connection, actor, named, said):
+        if fault == bad_replicas.ALREADY:
+            continue
+        shown = f"{one.scope}:{one.name[:200]} at {rse}"
+        if fault == bad_replicas.NO_REPLICA:
+            raise _no_replica(shown)
+        raise Conflict(
+            f"the replica of {shown} {fault} and cannot be declared BAD", rucio_class="UnsupportedOperation"
+        )
 
 
 def _no_replica(shown: str) -> NotFound:

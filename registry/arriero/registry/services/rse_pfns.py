@@ -7,7 +7,7 @@ from arriero.registry.services.context import Context
 from arriero.registry.services.names import check_did_name
 from arriero.registry.services.rse_protocols import offering
 from arriero.registry.services.rses import get_rse, require_rse
-from arriero.registry.store import replicas as store
+from arriero.registry.store.replica_paths import stored_paths
 from arriero.rse.lfn2pfn import path_for
 from arriero.rse.types import Endpoint
 
@@ -59,7 +59,7 @@ def _key(lfn: str) -> tuple[str, str]:
 def _registered(context: Context, rse: str, keys: Mapping[str, tuple[str, str]]) -> dict[str, str]:
     """Give the paths under which replicas were registered, as a client asks that has just registered one."""
     with context.database.snapshot() as connection:
-        stored = store.stored_paths(connection, require_rse(connection, rse)["id"], list(keys.values()))
+        stored = stored_paths(connection, require_rse(connection, rse)["id"], list(keys.values()))
     for lfn, key in keys.items():
         if key not in stored:
             raise InvalidInput(

@@ -71,7 +71,7 @@ def declarations(
     since: datetime | None,
     until: datetime | None,
 ) -> Select[Any]:
-    """Query for one page of the declarations, by id."""
+    """Query for one page of the declarations, by id; ``replica`` is None where there is none any more."""
     query = (
         select(
             bad_replicas.c.id,
@@ -84,6 +84,7 @@ def declarations(
             bad_replicas.c.expires_at,
             bad_replicas.c.created_at,
             bad_replicas.c.updated_at,
+            replicas.c.file_id.label("replica"),
             replicas.c.path,
         )
         .join(rses, rses.c.id == bad_replicas.c.rse_id)

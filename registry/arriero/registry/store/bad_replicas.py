@@ -81,7 +81,7 @@ def close(
 
 
 def recover_staged_files(connection: Connection, rse_id: int, *, proven: bool) -> None:
-    """End what was said against replicas at an RSE that are declared AVAILABLE now, and make the BAD ones so.
+    """End what was said against replicas at an RSE that are declared AVAILABLE now; the BAD ones are, where it says.
 
     Parameters
     ----------
@@ -109,9 +109,18 @@ def recover_staged_files(connection: Connection, rse_id: int, *, proven: bool) -
     connection.execute(
         update(replicas)
         .where(
-            replicas.c.rse_id == rse_id, replicas.c.state == ReplicaState.BAD, replicas.c.file_id.in_(good)
+            replicas.c.rse_id == rse_id,
+            replicas.c.state == ReplicaState.BAD,
+            replicas.c.file_id == staged.file_id,
+            *said,
         )
-        .values(state=ReplicaState.AVAILABLE.value, code=null(), reason=null(), updated_at=now())
+        .values(
+            state=ReplicaState.AVAILABLE.value,
+            path=func.coalesce(staged.path, replicas.c.path),
+            code=null(),
+            reason=null(),
+            updated_at=now(),
+        )
     )
 
 

@@ -10,14 +10,13 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    exists,
     literal,
     select,
 )
 
 from arriero.registry.dialect import insert_into
 from arriero.registry.schema.base import now
-from arriero.registry.schema.tables import quarantined_replicas, replicas
+from arriero.registry.schema.tables import quarantined_replicas
 from arriero.registry.store.staging import stage
 
 staged_dark_files = Table(
@@ -32,7 +31,7 @@ staged_dark_files = Table(
 
 
 def add(connection: Connection, rse_id: int, rows: Sequence[tuple[Any, ...]]) -> int:
-    """Insert files of an RSE that are not there yet and are no replicas; give how many.
+    """Insert files of an RSE that are not there yet; give how many.
 
     Parameters
     ----------
@@ -41,7 +40,6 @@ def add(connection: Connection, rse_id: int, rows: Sequence[tuple[Any, ...]]) ->
     """
     stage(connection, staged_dark_files, ["path", "bytes", "scope", "name"], rows)
     staged = staged_dark_files.c
-    known = exists().where(replicas.c.rse_id == rse_id, replicas.c.path == staged.path)
     found = (
         select(
             literal(rse_id),
@@ -51,7 +49,7 @@ def add(connection: Connection, rse_id: int, rows: Sequence[tuple[Any, ...]]) ->
             staged.name,
             select(now()).scalar_subquery(),
         )
-        .where(~known)
+        .where(literal(True))
         .order_by(staged.path)
     )
     columns = ["rse_id", "path", "bytes", "scope", "name", "created_at"]

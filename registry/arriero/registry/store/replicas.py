@@ -1,4 +1,4 @@
-"""Registering replicas by sets, and reading them back in the order of the files."""
+"""Registering replicas by sets, and changing their states."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,12 @@ from sqlalchemy import (
     Select,
     String,
     and_,
+    case,
     cast,
     exists,
     func,
     literal,
+    null,
     or_,
     select,
     update,
@@ -21,7 +23,6 @@ from arriero.registry.dialect import Load, bulk_insert_new, insert_into, reserve
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import butler_rses, did_meta, dids, locks, replicas, rules, scopes
 from arriero.registry.states import DidType, LockState, ReplicaState, RuleState
-from arriero.registry.store.dids import KEYS_A_STATEMENT, find_dids, in_chunks
 from arriero.registry.store.json import json_of
 from arriero.registry.store.staging import stage, staged_files
 
@@ -216,6 +217,10 @@ def insert_replicas(connection: Connection, rse_id: int) -> None:
             set_={
                 "state": statement.excluded.state,
                 "path": func.coalesce(statement.excluded.path, replicas.c.path),
+                # what was verified lay elsewhere
+                "verified_at": case(
+                    (statement.excluded.path != replicas.c.path, null()), else_=replicas.c.verified_at
+                ),
                 "code": None,
                 "reason": None,
                 "updated_at": now(),
@@ -229,9 +234,15 @@ def insert_replicas(connection: Connection, rse_id: int) -> None:
 
 
 def replica_fault(connection: Connection, rse_id: int) -> RowMapping | None:
-    """First staged file whose replica at an RSE is not to be had by declaring it: BAD or BEING_DELETED."""
+    """First staged file whose replica at an RSE is not what was declared: BAD, BEING_DELETED, or at another path.
+
+    Returns
+    -------
+    row
+        ``scope``, ``name``, ``state`` and ``path``.
+    """
     query = (
-        select(scopes.c.name.label("scope"), dids.c.name, replicas.c.state)
+        select(scopes.c.name.label("scope"), dids.c.name, replicas.c.state, replicas.c.path)
         .select_from(staged_files)
         .join(
             replicas,
@@ -239,27 +250,12 @@ def replica_fault(connection: Connection, rse_id: int) -> RowMapping | None:
         )
         .join(dids, dids.c.id == replicas.c.file_id)
         .join(scopes, scopes.c.id == dids.c.scope_id)
-        .where(replicas.c.state.in_((ReplicaState.BAD, ReplicaState.BEING_DELETED)))
-        .limit(1)
-    )
-    return connection.execute(query).mappings().one_or_none()
-
-
-def path_taken(connection: Connection, rse_id: int) -> RowMapping | None:
-    """First staged file whose path at an RSE belongs to the replica of another file."""
-    query = (
-        select(staged_files.c.name, staged_files.c.path, scopes.c.name.label("scope"))
-        .select_from(staged_files)
-        .join(
-            replicas,
-            and_(
-                replicas.c.rse_id == rse_id,
-                replicas.c.path == staged_files.c.path,
-                replicas.c.file_id != staged_files.c.file_id,
-            ),
+        .where(
+            or_(
+                replicas.c.state.in_((ReplicaState.BAD, ReplicaState.BEING_DELETED)),
+                replicas.c.path != staged_files.c.path,
+            )
         )
-        .join(dids, dids.c.id == replicas.c.file_id)
-        .join(scopes, scopes.c.id == dids.c.scope_id)
         .limit(1)
     )
     return connection.execute(query).mappings().one_or_none()
@@ -375,17 +371,3 @@ def staged_states(connection: Connection, rse_id: int) -> Sequence[RowMapping]:
         .limit(1)
     )
     return connection.execute(query).mappings().all()
-
-
-def stored_paths(
-    connection: Connection, rse_id: int, keys: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], str]:
-    """Paths at an RSE where they do not follow from names, by (scope, name); files without a replica there are not in it."""
-    files = {row["id"]: key for key, row in find_dids(connection, keys).items()}
-    found: dict[tuple[str, str], str] = {}
-    for chunk in in_chunks(files, KEYS_A_STATEMENT):
-        query = select(replicas.c.file_id, replicas.c.path).where(
-            replicas.c.rse_id == rse_id, replicas.c.file_id.in_(chunk), replicas.c.path.is_not(None)
-        )
-        found.update((files[row.file_id], row.path) for row in connection.execute(query))
-    return found
