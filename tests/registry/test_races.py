@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select, text
 from arriero.registry.errors import Conflict
 from arriero.registry.schema.tables import contents as contents_table
 from arriero.registry.schema.tables import dids, locks, replicas, rules
-from arriero.registry.services import contents, rses, rule_removal
+from arriero.registry.services import account_limits, contents, rses, rule_removal
 from arriero.registry.services import replicas as replica_service
 from arriero.registry.services import rules as rule_service
 from arriero.registry.services.contents import Attachment, Child
@@ -179,7 +179,7 @@ def test_two_who_register_one_new_file_agree_or_one_is_refused(site, adler32, re
     assert site.count(replicas, replicas.c.file_id == file["id"]) == (1 if refused else 2)
 
 
-@pytest.mark.parametrize("change", ["attach", "detach", "register", "unblock"])
+@pytest.mark.parametrize("change", ["attach", "detach", "register", "unblock", "limit"])
 def test_a_rule_that_is_taken_away_meanwhile_is_passed_over(site, change):
     site.attach("d", ["a"])
     ending, staying = add_rule(site, "d"), add_rule(site, "a")
@@ -202,6 +202,7 @@ def test_a_rule_that_is_taken_away_meanwhile_is_passed_over(site, change):
         "detach": lambda: site.detach("d", ["a"]),
         "register": lambda: site.files(RSE, ["a"]),
         "unblock": lambda: rses.update_rse(site.context, site.root, RSE, {"availability_write": True}),
+        "limit": lambda: account_limits.set_local_limit(site.context, site.root, "root", RSE, 5),
     }
 
     def end(connection: Connection) -> None:
