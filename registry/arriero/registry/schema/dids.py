@@ -74,7 +74,7 @@ did_meta = Table(
     metadata,
     Column("did_id", ForeignKey("dids.id", ondelete="CASCADE"), primary_key=True),
     Column("meta", Json, nullable=False),
-    # on PostgreSQL also `ix_did_meta_searched`, which only the revision can describe (docs/adr/0012-metadata-search.md)
+    # on PostgreSQL also `ix_did_meta_searched`, which only the revision can describe (docs/adr/0013-metadata-search.md)
 )
 
 contents = Table(

@@ -34,7 +34,7 @@ from arriero.registry.dialect import is_postgresql
 from arriero.registry.schema.tables import did_meta
 
 NOT_INDEXED = "rubin_sidecar"
-"""A document, not a value to search for (docs/adr/0012-metadata-search.md)."""
+"""A document, not a value to search for (docs/adr/0013-metadata-search.md)."""
 
 _NUMBER = r"^-?([0-9]{1,15}|[0-9]{1,9}[.][0-9]{1,6})$"
 _INTEGER = r"^-?[0-9]{1,15}$"

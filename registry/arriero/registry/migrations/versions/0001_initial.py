@@ -232,7 +232,7 @@ def _create_dids() -> None:
         # `rubin_sidecar` is a document, not a value to search for: it would be two thirds of the index
         op.execute(
             "CREATE INDEX ix_did_meta_searched ON did_meta "
-            "USING gin ((meta - 'rubin_sidecar'::text) jsonb_path_ops)"
+            "USING gin ((meta - 'rubin_sidecar'::text) jsonb_path_ops) WITH (gin_pending_list_limit = 256)"
         )
     op.create_table(
         "contents",
