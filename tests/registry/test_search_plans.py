@@ -52,7 +52,11 @@ def explained(catalogue: Catalogue, filters: list[dict[str, object]], **options:
     """Search; give what is found, the plan of the query with what it really read, and the milliseconds."""
     seen: list[tuple[str, object]] = []
 
+    settings: list[str] = []
+
     def note(_connection, _cursor, statement, parameters, _context, _many) -> None:
+        if statement.startswith("SET LOCAL enable"):
+            settings.append(statement)
         if "dids" in statement and statement.startswith(("SELECT", "WITH")):
             seen.append((statement, parameters))
 
@@ -67,6 +71,8 @@ def explained(catalogue: Catalogue, filters: list[dict[str, object]], **options:
     took = time.perf_counter() - began
     [(statement, parameters)] = seen
     with catalogue.database.transaction() as tx:
+        for setting in settings:
+            tx.exec_driver_sql(setting)
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
         [plan] = tx.exec_driver_sql(explain, parameters).scalars().one()
     print(

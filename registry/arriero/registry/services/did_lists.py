@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from arriero.registry.dialect import prefer_indexes
 from arriero.registry.errors import InvalidInput, NotFound
 from arriero.registry.services.context import Context
 from arriero.registry.services.did_filters import read_filters
@@ -58,6 +59,8 @@ def search(
         raise InvalidInput("a recursive list has no pages: its names are of several scopes")
     with context.database.snapshot() as connection:
         scope_id = require_scopes(connection, [scope])[scope].id
+        if did_search.is_served_by_index(groups):
+            prefer_indexes(connection)
         query = did_search.search(
             connection, scope_id, groups, recursive=recursive, behind=behind, limit=limit
         )

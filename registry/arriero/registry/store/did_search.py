@@ -237,6 +237,19 @@ def _chosen(connection: Connection, groups: Sequence[Group], query: Select[Any])
     return query.where(or_(false(), *(_fits(connection, group, wanted) for group in groups)))
 
 
+def is_served_by_index(groups: Sequence[Group]) -> bool:
+    """Whether each group has a condition that an index answers: a name, the prefix of one, or an equal value."""
+    return all(any(_has_index(one) for one in group.conditions) for group in groups)
+
+
+def _has_index(one: Condition) -> bool:
+    if one.operator is not Operator.EQ:
+        return False
+    if one.key == "name":
+        return one.spelt[:1] not in ("*", "?")
+    return not (_is_column(one) or one.is_pattern)
+
+
 def search(
     connection: Connection,
     scope_id: int,
