@@ -31,7 +31,8 @@ _EXTENSION = TypeAdapter(ExtendArrivals)
 def list_arrivals(
     context: ContextDep, _actor: ActorDep, chosen: Annotated[ArrivalFilter, Query()]
 ) -> Response:
-    return json_stream(arrival.model_dump(mode="json") for arrival in arrivals.list_arrivals(context, chosen))
+    found = arrivals.list_arrivals(context, chosen)
+    return json_stream((arrival.model_dump(mode="json") for arrival in found), paged=True)
 
 
 @router.post(

@@ -13,12 +13,12 @@ router = APIRouter(tags=["service"])
 
 
 @router.get("/ping", summary="The version of the service")
-def ping() -> Response:
+async def ping() -> Response:
     return json_response({"version": version("arriero")})
 
 
 @router.get("/live", summary="Whether the process answers")
-def live() -> Response:
+async def live() -> Response:
     return json_response({"status": "live"})
 
 

@@ -11,6 +11,9 @@ from typing import IO, Protocol
 STALL_S = 1.0
 """A reader that has taken nothing for so long, seconds, costs no connection any more."""
 
+GONE_S = 3600.0
+"""A reader that has taken nothing for so long is cut off, seconds: it would keep its room for ever."""
+
 LIST_BYTES = 256 * 1024 * 1024
 PROCESS_BYTES = 2 * 1024 * 1024 * 1024
 """Most that is kept of one list, and of all lists of one process, bytes."""
@@ -19,7 +22,7 @@ _READ_BYTES = 256 * 1024
 
 
 class ReaderTooSlow(Exception):
-    """A reader has stalled on a list that is too long to be kept for it."""
+    """A reader has stalled for too long, or on a list that is too long to be kept for it."""
 
 
 class Lines(Protocol):

@@ -5,24 +5,30 @@ pages holds none between two of them, and of another the rest is put aside when 
 """
 
 import itertools
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
-from anyio import CancelScope, create_task_group, sleep
-from fastapi.concurrency import run_in_threadpool
+from anyio import CancelScope, CapacityLimiter, create_task_group, move_on_after, sleep, to_thread
+from anyio.lowlevel import RunVar
 from fastapi.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import override
 
-from arriero.registry.api.stalls import SPOOL, STALL_S, Lines
+from arriero.registry.api.stalls import GONE_S, SPOOL, STALL_S, Lines, ReaderTooSlow
 
 STREAM_TYPE = "application/x-json-stream"
 """The official client compares the whole header: no charset may follow."""
 
 _ROWS_A_WRITE = 500
+
+_THREADS = 8
+_threads: RunVar[CapacityLimiter] = RunVar("arriero_threads_of_lists")
+"""Of the lists that hold a connection: all other threads may be waiting for the connections that these give back."""
+
+T = TypeVar("T")
 
 
 def wire_date(value: datetime) -> str:
@@ -79,22 +85,25 @@ class _ListResponse(StreamingResponse):
     @override
     async def stream_response(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        while chunk := await run_in_threadpool(lambda: next(self._lines, b"")):
+        while chunk := await self._run(lambda: next(self._lines, b"")):
             message = {"type": "http.response.body", "body": chunk, "more_body": True}
             if self._paged:
-                await send(message)
+                await _send(send, message)
                 continue
             async with create_task_group() as watched:
                 watched.start_soon(self._keep_for_the_slow)
-                await send(message)
+                await _send(send, message)
                 watched.cancel_scope.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _keep_for_the_slow(self) -> None:
         await sleep(STALL_S)
         # nothing interrupts a thread: what is sent next is either the list or the file, whole
-        self._lines = await run_in_threadpool(SPOOL.keep, self._lines)
+        self._lines = await self._run(lambda: SPOOL.keep(self._lines))
         self._paged = True
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await to_thread.run_sync(work, limiter=None if self._paged else _limiter())
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,8 +111,22 @@ class _ListResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             with CancelScope(shield=True):
-                lines = self._lines
-                await run_in_threadpool(lines.close)
+                await self._run(self._lines.close)
+
+
+async def _send(send: Send, message: Message) -> None:
+    with move_on_after(GONE_S) as waiting:
+        await send(message)
+    if waiting.cancelled_caught:
+        raise ReaderTooSlow(f"the reader has taken nothing for {GONE_S:g} s")
+
+
+def _limiter() -> CapacityLimiter:
+    try:
+        return _threads.get()
+    except LookupError:
+        _threads.set(limiter := CapacityLimiter(_THREADS))
+        return limiter
 
 
 def json_stream(rows: Iterable[Any], *, paged: bool = False) -> StreamingResponse:
