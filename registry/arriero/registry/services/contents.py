@@ -19,6 +19,7 @@ from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.lookups import did_missing
 from arriero.registry.services.new_replicas import NewReplica
 from arriero.registry.states import DidType
+from arriero.registry.store import attachments as attachment_store
 from arriero.registry.store import contents as store
 from arriero.registry.store import dids as did_store
 from arriero.registry.store.evaluations import raise_evaluations
@@ -89,14 +90,14 @@ def attach_within(
         _register(connection, context, actor, with_replicas)
     parents = _stage(connection, actor, Action.DID_ATTACH, attachments)
     parent_ids = [row["id"] for row in parents.values()]
-    lock_around(connection, parent_ids, store.staged_collection_ids(connection))
+    lock_around(connection, parent_ids, attachment_store.staged_collection_ids(connection))
     for row in _current(connection, parents).values():
         _check_parent(row)
     _refuse_faults(connection)
     if not ignore_duplicate:
         _refuse_attached(connection)
-    attached = store.attach_staged(connection)
-    if store.staged_collection_ids(connection) and store.is_circular(connection, parent_ids):
+    attached = attachment_store.attach_staged(connection)
+    if attachment_store.staged_collection_ids(connection) and attachments.is_circular(connection, parent_ids):
         raise Conflict(
             "this would make a collection hold itself: circular attachment",
             rucio_class="UnsupportedOperation",
@@ -147,13 +148,13 @@ def detach(context: Context, actor: Actor, scope: str, name: str, children: Sequ
                     f"{scope}:{name} is monotonic: nothing can be detached",
                     rucio_class="UnsupportedOperation",
                 )
-        absent = store.staged_presence(connection, attached=False)
+        absent = attachment_store.staged_presence(connection, attached=False)
         if absent is not None:
             raise NotFound(
                 f"{absent['scope']}:{absent['name'][:200]} is not attached to {scope}:{name}",
                 rucio_class="DataIdentifierNotFound",
             )
-        detached = store.detach_staged(connection)
+        detached = attachment_store.detach_staged(connection)
         raise_evaluations(connection, store.rules_above(parent_ids))
         audit.record(connection, actor, Action.DID_DETACH, f"{scope}:{name}", detached=detached)
 
@@ -195,7 +196,7 @@ def _stage(
         ["parent_id", "scope_id", "name", "bytes", "adler32", "md5"],
         rows,
     )
-    store.resolve_children(connection)
+    attachment_store.resolve_children(connection)
     return parents
 
 
@@ -250,7 +251,7 @@ def _check_parent(row: RowMapping) -> None:
 
 
 def _refuse_faults(connection: Connection) -> None:
-    fault = store.staged_fault(connection)
+    fault = attachment_store.staged_fault(connection)
     if fault is None:
         return
     shown = f"{fault['scope']}:{fault['name'][:200]}"
@@ -273,7 +274,7 @@ def _refuse_faults(connection: Connection) -> None:
 
 
 def _refuse_attached(connection: Connection) -> None:
-    present = store.staged_presence(connection, attached=True)
+    present = attachment_store.staged_presence(connection, attached=True)
     if present is None:
         return
     is_file = present["type"] is DidType.FILE

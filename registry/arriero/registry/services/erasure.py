@@ -22,6 +22,7 @@ from arriero.registry.services.lookups import did_missing, require_scopes
 from arriero.registry.services.metadata import check_number
 from arriero.registry.services.rule_removal import end_rule
 from arriero.registry.states import DidType
+from arriero.registry.store import attachments as attachment_store
 from arriero.registry.store import audit as audit_store
 from arriero.registry.store import contents as tree
 from arriero.registry.store import dids as did_store
@@ -72,10 +73,10 @@ def _erase(connection: Connection, *, did_id: int) -> bool:
         # given a new lifetime, a locked rule or another parent meanwhile: the next sweep looks again
         return False
     _end_rules(connection, did_id)
-    held = tree.detach_where(connection, contents.c.parent_id == did_id)
+    held = attachment_store.detach_where(connection, contents.c.parent_id == did_id)
     if parents:
         waiting = tree.rules_above(parents)
-        tree.detach_where(connection, contents.c.child_id == did_id)
+        attachment_store.detach_where(connection, contents.c.child_id == did_id)
         raise_evaluations(connection, waiting)
     store.erase(connection, did_id)
     shown = f"{row['scope']}:{row['name']}"
