@@ -203,13 +203,13 @@ def delete_account(context: Context, actor: Actor, name: str) -> None:
 
     def work(connection: Connection) -> None:
         owner_id = require_account(connection, name, lock=True)
+        _keep_an_administrator(connection, owner_id)
         if store.has_rules(connection, owner_id):
             raise Conflict(
                 f"account {name} has rules: remove them first (`rucio rule list --account {name}`), "
                 "or suspend the account (`rucio account update --ban`)",
                 rucio_class="UnsupportedOperation",
             )
-        _keep_an_administrator(connection, owner_id)
         store.delete_account(connection, owner_id)
         audit.record(connection, actor, Action.ACCOUNT_REMOVE, name)
 
