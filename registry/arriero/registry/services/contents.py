@@ -97,7 +97,9 @@ def attach_within(
     if not ignore_duplicate:
         _refuse_attached(connection)
     attached = attachment_store.attach_staged(connection)
-    if attachment_store.staged_collection_ids(connection) and attachments.is_circular(connection, parent_ids):
+    if attachment_store.staged_collection_ids(connection) and attachment_store.is_circular(
+        connection, parent_ids
+    ):
         raise Conflict(
             "this would make a collection hold itself: circular attachment",
             rucio_class="UnsupportedOperation",
