@@ -39,6 +39,10 @@ METHODS: dict[str, NotYet] = {
     "CredentialClient.get_signed_url": NotYet(
         unsupported.SIGNED_URLS, lambda c: c.get_signed_url("RSE", "s3", "read", "https://s3.example.org/k")
     ),
+    "DIDClient.add_files_to_archive": NotYet(unsupported.ARCHIVES, None),
+    "DIDClient.list_archive_content": NotYet(
+        unsupported.ARCHIVES, lambda c: list(c.list_archive_content(**DID))
+    ),
     "DiracClient.add_files": NotYet(unsupported.DIRAC, lambda c: c.add_files([{"lfn": "/n", "rse": "RSE"}])),
     "LifetimeClient.list_exceptions": NotYet(
         unsupported.LIFETIME_EXCEPTIONS, lambda c: list(c.list_exceptions())
@@ -77,6 +81,7 @@ VERBS: dict[str, str] = {
     "opendata did remove": "OpenDataClient.remove_opendata_did",
     "opendata did show": "OpenDataClient.get_opendata_did",
     "opendata did update": "OpenDataClient.update_opendata_did",
+    "subscription touch": "DIDClient.set_metadata",
 }
 """Verbs of the command line that do not work, by the method that they call."""
 
@@ -85,12 +90,16 @@ LEFT_OUT_THERE = {
 }
 """Verbs of which the command line itself says that it cannot do them."""
 
-EXCEPT: dict[str, NotYet] = {}
+EXCEPT: dict[str, NotYet] = {
+    "DIDClient.set_metadata": NotYet(
+        unsupported.RE_EVALUATION, lambda c: c.set_metadata("s", "n", "is_new", value=True)
+    ),
+}
 """What is refused of a method that works otherwise, such as an option."""
 
 REASONS = {
     **{name: missing.reason for name, missing in METHODS.items()},
-    **{verb: METHODS[name].reason for verb, name in VERBS.items()},
+    **{verb: {**EXCEPT, **METHODS}[name].reason for verb, name in VERBS.items()},
     **LEFT_OUT_THERE,
 }
 EXCEPTIONS = {name: missing.reason for name, missing in EXCEPT.items()}

@@ -13,6 +13,23 @@ __all__ = ["rse", "scope"]
 
 
 class TestDids:
+    @pytest.mark.client_method(
+        "DIDClient.add_dataset",
+        "DIDClient.add_container",
+        "DIDClient.add_datasets",
+        "DIDClient.add_containers",
+        "DIDClient.get_did",
+    )
+    @pytest.mark.client_method(
+        "DIDClient.add_did",
+        "DIDClient.add_dids",
+        "DIDClient.add_dataset",
+        "DIDClient.add_container",
+        "DIDClient.add_datasets",
+        "DIDClient.add_containers",
+        "DIDClient.get_did",
+        "DIDClient.list_dids",
+    )
     def test_add_dataset_container_and_bulk(self, client, scope):
         assert client.add_dataset(
             scope, "d", statuses={"monotonic": True}, meta={"night": "1"}, lifetime=3600
@@ -20,10 +37,15 @@ class TestDids:
         assert client.add_container(scope, "c")
         assert client.add_datasets(keys(scope, "d1", "d2"))
         assert client.add_containers(keys(scope, "c1"))
+        assert client.add_did(scope, "d3", "DATASET")
+        assert client.add_dids([{**key, "type": "CONTAINER"} for key in keys(scope, "c2", "c3")])
         described = client.get_did(scope, "d")
         assert (described["type"], described["open"], described["monotonic"]) == ("DATASET", True, True)
         assert isinstance(described["expired_at"], datetime)
-        assert sorted(client.list_dids(scope, {"name": "*"})) == ["c", "c1", "d", "d1", "d2"]
+        assert sorted(client.list_dids(scope, {"name": "*"})) == [
+            *("c", "c1", "c2", "c3"),
+            *("d", "d1", "d2", "d3"),
+        ]
         with pytest.raises(exception.DataIdentifierAlreadyExists):
             client.add_dataset(scope, "d")
         with pytest.raises(exception.ScopeNotFound):
@@ -31,6 +53,12 @@ class TestDids:
         with pytest.raises(exception.DataIdentifierNotFound):
             client.get_did(scope, "missing")
 
+    @pytest.mark.client_method(
+        "DIDClient.list_did_rules", "DIDClient.list_associated_rules_for_file", "DIDClient.list_parent_dids"
+    )
+    @pytest.mark.client_method(
+        "DIDClient.list_parent_dids", "DIDClient.list_did_rules", "DIDClient.list_associated_rules_for_file"
+    )
     @pytest.mark.parametrize("name", NAMES)
     def test_every_call_takes_every_name(self, client, scope, rse, name):
         assert client.add_replicas(rse, files(scope, name))
@@ -52,6 +80,27 @@ class TestDids:
         assert client.close(scope, dataset)
         assert client.detach_dids(scope, dataset, keys(scope, name))
 
+    @pytest.mark.client_method(
+        "DIDClient.add_files_to_dataset",
+        "DIDClient.add_datasets_to_container",
+        "DIDClient.attach_dids_to_dids",
+        "DIDClient.add_files_to_datasets",
+        "DIDClient.list_content",
+        "DIDClient.list_files",
+        "DIDClient.bulk_list_files",
+        "DIDClient.detach_dids",
+    )
+    @pytest.mark.client_method(
+        "DIDClient.attach_dids",
+        "DIDClient.detach_dids",
+        "DIDClient.attach_dids_to_dids",
+        "DIDClient.add_files_to_dataset",
+        "DIDClient.add_files_to_datasets",
+        "DIDClient.add_datasets_to_container",
+        "DIDClient.list_content",
+        "DIDClient.list_files",
+        "DIDClient.bulk_list_files",
+    )
     def test_attach_detach_and_lists(self, client, scope, rse):
         client.add_replicas(rse, files(scope, "a", "b", "c"))
         client.add_dataset(scope, "d")
@@ -72,6 +121,7 @@ class TestDids:
         assert client.detach_dids(scope, "d", keys(scope, "a"))
         assert names_in(client.list_files(scope, "top")) == ["b", "c"]
 
+    @pytest.mark.client_method("DIDClient.attach_dids")
     def test_what_cannot_be_attached(self, client, scope, rse):
         client.add_replicas(rse, files(scope, "a"))
         client.add_dataset(scope, "d")
@@ -97,6 +147,8 @@ class TestDids:
         [found] = client.list_replicas(keys(scope, "d"))
         assert found["states"] == {rse: "AVAILABLE"}
 
+    @pytest.mark.client_method("DIDClient.close", "DIDClient.set_status")
+    @pytest.mark.client_method("DIDClient.close", "DIDClient.set_status")
     def test_close_and_reopen(self, client, scope, rse):
         client.add_replicas(rse, files(scope, "a"))
         client.add_dataset(scope, "d")
@@ -109,6 +161,22 @@ class TestDids:
         assert client.set_status(scope, "d", open=True)
         assert client.attach_dids(scope, "d", keys(scope, "a"))
 
+    @pytest.mark.client_method(
+        "DIDClient.set_metadata",
+        "DIDClient.set_metadata_bulk",
+        "DIDClient.set_dids_metadata_bulk",
+        "DIDClient.get_metadata",
+        "DIDClient.get_metadata_bulk",
+        "DIDClient.delete_metadata",
+    )
+    @pytest.mark.client_method(
+        "DIDClient.get_metadata",
+        "DIDClient.get_metadata_bulk",
+        "DIDClient.set_metadata",
+        "DIDClient.set_metadata_bulk",
+        "DIDClient.set_dids_metadata_bulk",
+        "DIDClient.delete_metadata",
+    )
     def test_metadata(self, client, scope):
         client.add_datasets(keys(scope, "d", "e"))
         assert client.set_metadata_bulk(scope, "d", {"rubin_butler": "raw", "rubin_sidecar": {"id": "x"}})
@@ -127,6 +195,7 @@ class TestDids:
         with pytest.raises(exception.KeyNotFound):
             client.delete_metadata(scope, "d", "k")
 
+    @pytest.mark.client_method("DIDClient.list_dids")
     def test_search(self, client, scope, rse):
         client.add_dataset(scope, "Dataset/one", meta={"night": "20241108"})
         client.add_container(scope, "Container/two")
