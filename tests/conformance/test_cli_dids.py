@@ -33,7 +33,7 @@ def test_a_dataset_and_what_it_holds(official, client, held):
     assert f"{held}:b" in official.cli("did", "content", "history", dataset)
 
 
-@pytest.mark.rucio_command("did metadata add", "did metadata list", "did metadata unset", "did metadata set")
+@pytest.mark.rucio_command("did metadata list", "did metadata unset", "did metadata set")
 @pytest.mark.rucio_command("did remove", "did update")
 def test_metadata_and_the_end_of_a_dataset(official, client, held):
     client.add_dataset(held, "d")

@@ -14,13 +14,6 @@ __all__ = ["rse", "scope"]
 
 class TestDids:
     @pytest.mark.client_method(
-        "DIDClient.add_dataset",
-        "DIDClient.add_container",
-        "DIDClient.add_datasets",
-        "DIDClient.add_containers",
-        "DIDClient.get_did",
-    )
-    @pytest.mark.client_method(
         "DIDClient.add_did",
         "DIDClient.add_dids",
         "DIDClient.add_dataset",
@@ -54,9 +47,6 @@ class TestDids:
             client.get_did(scope, "missing")
 
     @pytest.mark.client_method(
-        "DIDClient.list_did_rules", "DIDClient.list_associated_rules_for_file", "DIDClient.list_parent_dids"
-    )
-    @pytest.mark.client_method(
         "DIDClient.list_parent_dids", "DIDClient.list_did_rules", "DIDClient.list_associated_rules_for_file"
     )
     @pytest.mark.parametrize("name", NAMES)
@@ -80,16 +70,6 @@ class TestDids:
         assert client.close(scope, dataset)
         assert client.detach_dids(scope, dataset, keys(scope, name))
 
-    @pytest.mark.client_method(
-        "DIDClient.add_files_to_dataset",
-        "DIDClient.add_datasets_to_container",
-        "DIDClient.attach_dids_to_dids",
-        "DIDClient.add_files_to_datasets",
-        "DIDClient.list_content",
-        "DIDClient.list_files",
-        "DIDClient.bulk_list_files",
-        "DIDClient.detach_dids",
-    )
     @pytest.mark.client_method(
         "DIDClient.attach_dids",
         "DIDClient.detach_dids",
@@ -148,7 +128,6 @@ class TestDids:
         assert found["states"] == {rse: "AVAILABLE"}
 
     @pytest.mark.client_method("DIDClient.close", "DIDClient.set_status")
-    @pytest.mark.client_method("DIDClient.close", "DIDClient.set_status")
     def test_close_and_reopen(self, client, scope, rse):
         client.add_replicas(rse, files(scope, "a"))
         client.add_dataset(scope, "d")
@@ -161,14 +140,6 @@ class TestDids:
         assert client.set_status(scope, "d", open=True)
         assert client.attach_dids(scope, "d", keys(scope, "a"))
 
-    @pytest.mark.client_method(
-        "DIDClient.set_metadata",
-        "DIDClient.set_metadata_bulk",
-        "DIDClient.set_dids_metadata_bulk",
-        "DIDClient.get_metadata",
-        "DIDClient.get_metadata_bulk",
-        "DIDClient.delete_metadata",
-    )
     @pytest.mark.client_method(
         "DIDClient.get_metadata",
         "DIDClient.get_metadata_bulk",

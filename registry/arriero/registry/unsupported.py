@@ -22,6 +22,8 @@ LIFETIME_EXCEPTIONS = (
     "there is no lifetime model that would need exceptions: a rule lives as long as its own lifetime, "
     "which `rucio rule update --lifetime` extends"
 )
+ARCHIVES = "no file holds other files: attach files to a dataset, and datasets to a container"
+RE_EVALUATION = "subscriptions are kept and not applied, so no DID can be put to them again: add a rule"
 TRACES = "of the traces of worker nodes nothing is kept: send those of reading to /traces"
 VIRTUAL_PLACEMENT = "there is no virtual placement of datasets: list the dataset's replicas"
 HEARTBEATS = "work is leased in the database, so no process has to send heartbeats"
@@ -49,6 +51,7 @@ _MISSING = tuple(
         (r"/dirac(/.*)?", DIRAC, ()),
         (r"/credentials(/.*)?", SIGNED_URLS, ()),
         (r"/lifetime_exceptions(/.*)?", LIFETIME_EXCEPTIONS, ()),
+        (r"/archives(/.*)?", ARCHIVES, ()),
         (r"/nongrid_traces(/.*)?", TRACES, ()),
         (r"/replicas/[^/]+/.+/datasets_vp", VIRTUAL_PLACEMENT, ()),
         (r"/heartbeats(/.*)?", HEARTBEATS, ()),

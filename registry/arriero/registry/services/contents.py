@@ -24,6 +24,7 @@ from arriero.registry.store import contents as store
 from arriero.registry.store import dids as did_store
 from arriero.registry.store.evaluations import raise_evaluations
 from arriero.registry.store.staging import stage, staged_children
+from arriero.registry.unsupported import ARCHIVES
 from arriero.rse.checksum import canonical_adler32, canonical_md5
 
 
@@ -247,7 +248,7 @@ def _current(connection: Connection, parents: Parents) -> Parents:
 def _check_parent(row: RowMapping) -> None:
     shown = f"{row['scope']}:{row['name']}"
     if row["type"] is DidType.FILE:
-        raise Conflict(f"{shown} is a file: it holds nothing", rucio_class="UnsupportedOperation")
+        raise Conflict(f"{shown} is a file: {ARCHIVES}", rucio_class="UnsupportedOperation")
     if not row["is_open"]:
         raise Conflict(f"{shown} is closed: nothing can be attached", rucio_class="UnsupportedOperation")
 

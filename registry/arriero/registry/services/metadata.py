@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, FromClause, RowMapping
 
-from arriero.registry.errors import InvalidInput, NotFound
+from arriero.registry.errors import InvalidInput, NotFound, Unsupported
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
@@ -17,6 +17,7 @@ from arriero.registry.store import dids as did_store
 from arriero.registry.store import metadata as store
 from arriero.registry.store.did_sets import named, set_staged_lifetimes, stage_dids
 from arriero.registry.store.streaming import streamed
+from arriero.registry.unsupported import RE_EVALUATION
 
 MAX_META_BYTES = 256 * 1024
 """Of one DID, as JSON."""
@@ -95,12 +96,16 @@ def encode(meta: Mapping[str, Any]) -> str:
     ------
     InvalidInput
         A key is not one or is not to be set, a value is not JSON, or it is too large or too deep.
+    Unsupported
+        It asks for subscriptions to be applied (``is_new``).
     """
     if len(meta) > MAX_META_KEYS:
         raise _refuse(f"at most {MAX_META_KEYS} keys of one DID in one call")
     for key in meta:
         if not key or len(key) > 255 or not key.isprintable():
             raise _refuse(f"{key[:80]!a} cannot be a key of the metadata")
+        if key == "is_new":
+            raise Unsupported(RE_EVALUATION)
         if key in _COLUMNS:
             raise _refuse(f"{key} is not metadata that can be set")
         if key == LIFETIME:
