@@ -52,12 +52,12 @@ def explained(catalogue: Catalogue, filters: list[dict[str, object]], **options:
     """Search; give what is found, the plan of the query with what it really read, and the milliseconds."""
     seen: list[tuple[str, object]] = []
 
-    settings: list[str] = []
+    settings: list[tuple[str, object]] = []
 
     def note(_connection, _cursor, statement, parameters, _context, _many) -> None:
-        if statement.startswith("SET LOCAL enable"):
-            settings.append(statement)
-        if "dids" in statement and statement.startswith(("SELECT", "WITH")):
+        if "set_config" in statement:
+            settings.append((statement, parameters))
+        elif "dids" in statement and statement.startswith(("SELECT", "WITH")):
             seen.append((statement, parameters))
 
     engine = catalogue.database.engine
@@ -72,7 +72,7 @@ def explained(catalogue: Catalogue, filters: list[dict[str, object]], **options:
     [(statement, parameters)] = seen
     with catalogue.database.transaction() as tx:
         for setting in settings:
-            tx.exec_driver_sql(setting)
+            tx.exec_driver_sql(*setting)
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
         [plan] = tx.exec_driver_sql(explain, parameters).scalars().one()
     print(

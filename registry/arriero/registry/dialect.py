@@ -145,12 +145,14 @@ def wait_for_writers(connection: Connection, table: Table) -> None:
 
 
 def prefer_indexes(connection: Connection) -> None:
-    """Have the statements of this transaction read a table from end to end only where no index serves.
+    """Have the statements of this transaction find a few rows by an index, and what belongs to each by its key.
 
-    For conditions of which PostgreSQL knows nothing: it takes a hundredth of all rows to fit any ``@>``.
+    For conditions of which PostgreSQL knows nothing: it takes a hundredth of all rows to fit any ``@>``, and would
+    read whole tables, or an index from end to end, to join them.
     """
     if is_postgresql(connection):
-        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        settings = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
+        connection.execute(select(*(func.set_config(name, "off", True) for name in settings)))
 
 
 def like_pattern(pattern: str) -> str:
