@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, text
 
-from arriero.registry.errors import Conflict
+from arriero.registry.errors import Conflict, NotFound
 from arriero.registry.schema.tables import contents as contents_table
-from arriero.registry.schema.tables import dids, locks, replicas, rules
-from arriero.registry.services import account_limits, contents, rses, rule_removal
+from arriero.registry.schema.tables import did_meta, dids, locks, replicas, rules
+from arriero.registry.services import account_limits, contents, erasure, metadata, rses, rule_removal
 from arriero.registry.services import replicas as replica_service
 from arriero.registry.services import rules as rule_service
 from arriero.registry.services.contents import Attachment, Child
@@ -134,6 +134,54 @@ def test_a_container_is_not_hung_up_while_something_below_it_changes(site):
     running.result(10)
     pool.shutdown()
     assert site.generation(uuid) == 2
+
+
+@contextmanager
+def being_erased(site, name: str) -> Iterator[None]:
+    """Hold the erasure of a collection before its commit."""
+    metadata.set_metadata(site.context, site.root, [("raw", name, {"lifetime": -1})])
+    [did_id] = [row["id"] for row in site.rows(select(dids.c.id).where(dids.c.name == name))]
+    with held(site, lambda connection: erasure.erase_within(connection, did_id=did_id)):
+        yield
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda site: site.attach("d", ["a"]),
+        lambda site: site.attach("inner", ["d"]),
+        lambda site: site.detach("d", ["b"]),
+        lambda site: add_rule(site, "d"),
+        lambda site: metadata.set_metadata(site.context, site.root, [("raw", "d", {"night": 1})]),
+    ],
+    ids=["attach to", "hang up", "detach from", "rule", "metadata"],
+)
+def test_what_is_erased_meanwhile_is_not_there(site, change):
+    site.attach("d", ["b"])
+    pool = ThreadPoolExecutor(1)
+    with being_erased(site, "d"):
+        running = pool.submit(change, site)
+        until(lambda: waiting(site))
+        assert not running.done()
+    with pytest.raises(NotFound) as missing:
+        running.result(10)
+    pool.shutdown()
+    assert missing.value.rucio_class == "DataIdentifierNotFound"
+    assert (site.count(contents_table), site.count(rules), site.count(did_meta)) == (0, 0, 0)
+
+
+def test_what_is_hung_up_while_it_is_to_be_erased_waits_for_the_next_sweep(site):
+    metadata.set_metadata(site.context, site.root, [("raw", "d", {"lifetime": -1})])
+    uuid = add_rule(site, "inner")
+    pool = ThreadPoolExecutor(1)
+    with held(site, lambda connection: attach_in(connection, site, "inner", "d")):
+        running = pool.submit(erasure.erase_expired_collections, site.context)
+        until(lambda: waiting(site))
+    assert running.result(10) == 0
+    pool.shutdown()
+    assert erasure.erase_expired_collections(site.context) == 1
+    assert site.count(contents_table) == 0
+    assert site.generation(uuid) == 3
 
 
 def test_two_datasets_of_one_container_grow_at_the_same_time(site):

@@ -23,8 +23,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_RETRY_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
-"""Serialisation failure, deadlock, lock not available (PostgreSQL, Appendix A)."""
+_RETRY_SQLSTATES = frozenset({"40001", "40P01", "55P03", "23503"})
+"""Serialisation failure, deadlock, lock not available (PostgreSQL, Appendix A); and a foreign key that leads nowhere any
+more: what the transaction had found was removed before it got there, and it will not be found again."""
 
 _WRITES = "arriero_writes"
 

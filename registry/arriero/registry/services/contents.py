@@ -242,7 +242,12 @@ def lock_around(
 
 
 def _current(connection: Connection, parents: Parents) -> Parents:
-    return did_store.find_dids(connection, parents)
+    """Give the parents as they are now that they are locked: one may have been erased before the lock was there."""
+    current = did_store.find_dids(connection, parents)
+    for (scope, name), row in parents.items():
+        if (scope, name) not in current or current[scope, name]["id"] != row["id"]:
+            raise did_missing(scope, name)
+    return current
 
 
 def _check_parent(row: RowMapping) -> None:

@@ -56,7 +56,7 @@ def erase_expired_collections(context: Context, *, limit: int = 100) -> int:
     erased = 0
     for did_id in chosen:
         try:
-            erased += context.database.run(partial(_erase, did_id=did_id))
+            erased += context.database.run(partial(erase_within, did_id=did_id))
         except Exception:
             # the boundary between collections: one that cannot be erased must not keep the others
             log.exception("collection not erased", did_id=did_id)
@@ -65,7 +65,8 @@ def erase_expired_collections(context: Context, *, limit: int = 100) -> int:
     return erased
 
 
-def _erase(connection: Connection, *, did_id: int) -> bool:
+def erase_within(connection: Connection, *, did_id: int) -> bool:
+    """Erase one collection, if its lifetime is over and nothing keeps it, in a transaction that has begun."""
     parents = store.parents_of(connection, did_id)
     lock_around(connection, [*parents, did_id])
     row = store.still_expired(connection, did_id)

@@ -81,7 +81,7 @@ def staged_fault(connection: Connection) -> RowMapping | None:
         .join(scopes, scopes.c.id == staged.scope_id)
         .join(parent, parent.c.id == staged.parent_id)
         .outerjoin(dids, dids.c.id == staged.child_id)
-        .where(or_(staged.child_id.is_(None), wrong_type, differs))
+        .where(or_(dids.c.id.is_(None), wrong_type, differs))
         .limit(1)
     )
     return connection.execute(query).mappings().one_or_none()
