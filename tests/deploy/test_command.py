@@ -119,8 +119,9 @@ def test_run_passes_the_exit_code_on_and_ends_the_servers() -> None:
 def test_run_ends_its_servers_when_it_is_told_to_end() -> None:
     script = (
         "import os, time\n"
-        "print(os.environ['ARRIERO_TEST_SERVICES_DIR'], flush=True)\n"
-        "try: time.sleep(60)\n"
+        "try:\n"
+        "    print(os.environ['ARRIERO_TEST_SERVICES_DIR'], flush=True)\n"
+        "    time.sleep(60)\n"
         "except KeyboardInterrupt: print('farewell', flush=True)\n"
     )
     words = [sys.executable, str(SERVICES), "run", "--only", "redis", "--", sys.executable, "-c", script]

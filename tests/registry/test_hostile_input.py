@@ -10,6 +10,7 @@ import http.client
 import json
 import re
 import socket
+import zlib
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -222,6 +223,14 @@ def faults_of(sender: Sender, calls: Iterator[tuple[str, str, str, bytes | None]
     return faults
 
 
+def its_half(
+    sender: Sender, calls: Iterator[tuple[str, str, str, bytes | None]]
+) -> Iterator[tuple[str, str, str, bytes | None]]:
+    """Give the calls that go to this database: each goes to one of the two, for the sake of time."""
+    is_postgresql = sender.callers.running.database.is_postgresql
+    return (call for call in calls if zlib.crc32(repr(call[:3]).encode()) % 2 == is_postgresql)
+
+
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Where a body has something that could be something else: every value, and lists and objects as a whole."""
     yield path
@@ -246,22 +255,17 @@ ROUTES = [route for route in ACCESS if "whoami" not in route[1]]
 
 
 def test_hostile_values_in_bodies(sender):
-    # what reads a body is the same on both; SQLite has its own ideas of what can be bound
-    bound = ("null", "boolean", "huge", "beyond 64 bits", "list", "object")
-    is_sqlite = not sender.callers.running.database.is_postgresql
-    values = {what: value for what, value in VALUES.items() if what in bound or not is_sqlite}
-
     def calls() -> Iterator[tuple[str, str, str, bytes | None]]:
         for route in ROUTES:
             body = WHOLE.get(route, ACCESS[route][2])
             if body is None:
                 continue
             for place in places(body):
-                for what, value in values.items():
+                for what, value in VALUES.items():
                     sent = json.dumps(replaced(body, place, value)).encode()
                     yield f"{what} at {place}", route[0], sender.callers.path_of(route), sent
 
-    assert not (found := faults_of(sender, calls())), "\n".join(found)
+    assert not (found := faults_of(sender, its_half(sender, calls()))), "\n".join(found)
 
 
 def test_bodies_that_are_none(sender):
@@ -313,7 +317,7 @@ def test_hostile_paths_and_queries(sender):
                     for segment in ("%00", "%ff%fe", "99999999999999999999"):
                         yield f"a hostile {name}", method, f"{path}?{name}={segment}", None
 
-    assert not (found := faults_of(sender, calls())), "\n".join(found)
+    assert not (found := faults_of(sender, its_half(sender, calls()))), "\n".join(found)
 
 
 @pytest.mark.parametrize(
