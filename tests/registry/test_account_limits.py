@@ -13,7 +13,7 @@ from arriero.registry.schema.tables import account_usage_history, locks, replica
 from arriero.registry.schema.tables import accounts as account_table
 from arriero.registry.schema.tables import dids as did_table
 from arriero.registry.schema.tables import rses as rse_table
-from arriero.registry.services import account_limits, accounts
+from arriero.registry.services import account_limits, accounts, rule_approval, rule_moves
 from arriero.registry.services import account_usage as usage
 from arriero.registry.services import rules as rule_service
 from arriero.registry.services.context import Context
@@ -187,6 +187,22 @@ def test_who_asks_for_approval_is_not_measured_and_who_ignores_limits_has_to_be_
     rule_service.add_rules(site.context, site.root, spec, [("raw", "e")])
     with pytest.raises(Conflict):
         rule_service.add_rules(site.context, site.root, RuleSpec("A", 1, account="alice"), [("raw", "c")])
+
+
+def test_what_was_approved_is_over_its_limit_and_stays_so_only_where_it_is(site):
+    limit(site, "A", 0)
+    limit(site, "B", 0)
+    uuid = add_rule(site, "d", "A", ask_approval=True)
+    rule_approval.decide_rule(site.context, site.root, uuid.hex, approve=True)
+    [row] = site.rows(select(rules.c.ignore_account_limit).where(rules.c.uuid == uuid))
+    assert row["ignore_account_limit"] is True
+    alice = site.actor("alice", Role.DATA_MANAGER)
+    with pytest.raises(Conflict, match="no room"):
+        rule_moves.move_rule(site.context, alice, uuid.hex, "B", {})
+    limit(site, "B", 3000)
+    moved = rule_moves.move_rule(site.context, alice, uuid.hex, "B", {})
+    [row] = site.rows(select(rules.c.ignore_account_limit).where(rules.c.uuid == moved))
+    assert row["ignore_account_limit"] is False
 
 
 def test_an_expression_that_no_longer_names_anything_limits_nothing(site):

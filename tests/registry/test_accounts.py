@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import select
 
@@ -10,7 +13,7 @@ from arriero.registry.schema.tables import accounts as account_table
 from arriero.registry.schema.tables import identities as identity_table
 from arriero.registry.schema.tables import rse_attributes, rse_protocols
 from arriero.registry.schema.tables import rses as rse_table
-from arriero.registry.services import accounts, identities, rses
+from arriero.registry.services import account_attributes, accounts, identities, rses
 from arriero.registry.services import rse_attributes as rse_settled
 from arriero.registry.services import rse_protocols as protocols
 from arriero.registry.services.authentication import authenticate, login
@@ -94,6 +97,93 @@ def test_refusals(catalogue):
         identities.add_identity(context, root, "nobody", identity="x", kind="USERPASS", password=PASSWORD)
     with pytest.raises(InvalidInput):
         accounts.update_account(context, root, "root", {"deleted_at": None})
+
+
+def user_named(catalogue, name: str, **options: object) -> None:
+    identities.add_identity(
+        catalogue.context, catalogue.root, name, identity="ada", kind="USERPASS", password=PASSWORD, **options
+    )
+
+
+def test_taking_an_identity_away_ends_what_it_has_begun(catalogue):
+    catalogue.account("alice")
+    catalogue.account("team")
+    user_named(catalogue, "alice", is_default=True)
+    user_named(catalogue, "team")
+    context, root = catalogue.context, catalogue.root
+    assert identities.list_accounts_of(context, root, "ada", "userpass") == ["alice", "team"]
+    theirs, teams = (
+        login(context, account=name, username="ada", password=PASSWORD) for name in ("alice", "team")
+    )
+    identities.delete_identity(context, root, "alice", identity="ada", kind="USERPASS")
+    with pytest.raises(NotAuthenticated):
+        authenticate(context, theirs.token)
+    assert authenticate(context, teams.token).account == "team"
+    assert login(context, account=None, username="ada", password=PASSWORD).account == "team"
+    with pytest.raises(NotAuthenticated):
+        login(context, account="alice", username="ada", password=PASSWORD)
+    with pytest.raises(NotFound, match="no USERPASS identity"):
+        identities.delete_identity(context, root, "alice", identity="ada", kind="USERPASS")
+
+
+def test_a_deleted_account_is_out_and_its_name_is_not_given_again(catalogue):
+    catalogue.account("alice", Role.ADMIN)
+    user_named(catalogue, "alice")
+    context, root = catalogue.context, catalogue.root
+    issued = login(context, account="alice", username="ada", password=PASSWORD)
+    accounts.delete_account(context, root, "alice")
+    for call in (
+        lambda: authenticate(context, issued.token),
+        lambda: login(context, account="alice", username="ada", password=PASSWORD),
+    ):
+        with pytest.raises(NotAuthenticated):
+            call()
+    with pytest.raises(Conflict, match="given twice"):
+        accounts.add_account(context, root, "alice", kind="USER", email=None)
+    with pytest.raises(NotFound):
+        accounts.update_account(context, root, "alice", {"status": "ACTIVE"})
+    assert accounts.get_account(context, "alice")["status"] == "DELETED"
+    assert [row["object"] for row in catalogue.audited(action="account_remove")] == ["alice"]
+
+
+def test_the_last_administrator_stays(catalogue):
+    context, root = catalogue.context, catalogue.root
+    changes = ({"status": "SUSPENDED"}, {"role": "reader"})
+    for change in changes:
+        with pytest.raises(Conflict, match="last administrator"):
+            accounts.update_account(context, root, "root", change)
+    with pytest.raises(Conflict, match="last administrator"):
+        accounts.delete_account(context, root, "root")
+    catalogue.account("second", Role.ADMIN)
+    accounts.update_account(context, root, "root", {"status": "SUSPENDED"})
+    with pytest.raises(Conflict, match="last administrator"):
+        accounts.delete_account(context, root, "second")
+
+
+def test_of_two_administrators_who_leave_at_once_one_stays(postgresql_catalogue):
+    catalogue = postgresql_catalogue
+    catalogue.account("second", Role.ADMIN)
+    start = threading.Barrier(2)
+
+    def suspend(name: str) -> bool:
+        start.wait(timeout=10)
+        try:
+            accounts.update_account(catalogue.context, catalogue.root, name, {"status": "SUSPENDED"})
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(suspend, ("root", "second"))) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("", "x"), ("a b", "x"), ("k" * 256, "x"), ("k", None), ("k", [1]), ("k", "a\nb")]
+)
+def test_what_is_no_attribute_of_an_account(catalogue, key, value):
+    with pytest.raises(InvalidInput):
+        account_attributes.add_attribute(catalogue.context, catalogue.root, "root", key, value)
+    assert account_attributes.list_attributes(catalogue.context, "root") == []
 
 
 @pytest.mark.parametrize("name", ["", "a b", "SLAC-", "_X", "A|B", "site=SLAC", "é", "../x", "x" * 256])

@@ -59,7 +59,9 @@ def decide_rule(
         if not approve:
             end_rule(connection, row, purge=False, account=actor.account, reason=said[:1000])
             return
-        store.update_rule(connection, row["id"], {"state": RuleState.INJECT, "code": None, "reason": None})
+        # who approves it has decided about the limits of its account too (docs/adr/0012)
+        approved = {"state": RuleState.INJECT, "code": None, "reason": None, "ignore_account_limit": True}
+        store.update_rule(connection, row["id"], approved)
         append_history(
             connection,
             uuid,

@@ -21,7 +21,7 @@ from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.rule_removal import end_rule
 from arriero.registry.services.rule_specs import RuleSpec, check_copies
 from arriero.registry.services.rules import add_within, parse_rule_id, require_rule
-from arriero.registry.states import RuleState
+from arriero.registry.states import Role, RuleState
 from arriero.registry.store import audit as audit_store
 from arriero.registry.store import dids as did_store
 from arriero.registry.store import rule_work as work_store
@@ -62,7 +62,9 @@ def move_rule(
     def work(connection: Connection) -> UUID:
         row = _held(connection, actor, uuid, Action.RULE_MOVE)
         spec = spec_of(connection, row, account=overrides.get("account"))
-        spec = replace(spec, **{"rse_expression": expression, **overrides})
+        # that limits are ignored was decided for the RSEs of the rule, not for others
+        ignores = spec.ignore_account_limit and actor.role is Role.ADMIN
+        spec = replace(spec, **{"rse_expression": expression, "ignore_account_limit": ignores, **overrides})
         if spec.rse_expression == row["rse_expression"]:
             raise _failed(uuid, f"it is on {expression[:200]} already")
         [child] = add_within(connection, actor, spec, [(row["scope"], row["name"])])

@@ -48,14 +48,17 @@ def token_rows(connection: Connection, account_id: int | None = None) -> list[di
     if account_id is not None:
         query = query.where(tokens.c.account_id == account_id)
     found = {row["id"]: {**row, "rses": [], "butlers": []} for row in connection.execute(query).mappings()}
+    shown = query.with_only_columns(tokens.c.id).order_by(None)
     bound_rses = (
         select(token_rses.c.token_id, rses.c.name)
         .join(rses, rses.c.id == token_rses.c.rse_id)
+        .where(token_rses.c.token_id.in_(shown))
         .order_by(rses.c.name)
     )
     bound_butlers = (
         select(token_butlers.c.token_id, butlers.c.name)
         .join(butlers, butlers.c.id == token_butlers.c.butler_id)
+        .where(token_butlers.c.token_id.in_(shown))
         .order_by(butlers.c.name)
     )
     for key, bound in (("rses", bound_rses), ("butlers", bound_butlers)):
