@@ -39,7 +39,7 @@ docs-conformance: venv ## write the page on the official client, from what its t
 	@ARRIERO_WRITE_REFERENCE=1 $(BIN)/python deploy/services run -- $(BIN)/python -m pytest tests/conformance
 
 test: lint ## everything, with real servers (as root it installs their Debian packages); PYTEST_ARGS="-k rule"
-	@$(BIN)/python deploy/services run -- $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/python deploy/services run -- $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 fuzz: venv ## the OpenAPI document against the service, at length (FUZZ_EXAMPLES=300 cases of each call, FUZZ_SEED=3)
 	@ARRIERO_TEST_FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),300) ARRIERO_TEST_FUZZ_SEED=$(or $(FUZZ_SEED),3) \

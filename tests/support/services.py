@@ -166,12 +166,8 @@ def database_url(empty_database: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real server, for `make test-quick`; and what has to run in one process when there are several."""
+    """Mark what needs a real server, so that `make test-quick` can leave it out."""
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if "services" in getattr(item, "fixturenames", ()) or parameters.get("database_kind") == "postgresql":
             item.add_marker("services")
-        # a file's tests share what is costly to make; those of a folder that keeps a record, the whole folder
-        folder = item.path.parent.name
-        together = folder if folder == "conformance" else f"{folder}/{item.path.stem}"
-        item.add_marker(pytest.mark.xdist_group(together))
