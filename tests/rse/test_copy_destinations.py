@@ -61,6 +61,38 @@ class TestDestination:
         assert (server.data_dir / path).read_bytes() == other
         assert left_behind(server, folder) == [path]
 
+    @pytest.mark.parametrize("other", [b"another content", CONTENT], ids=["different", "equal"])
+    @pytest.mark.parametrize("destination", ["xrootd_in2p3", "apache"])
+    def test_what_was_declared_bad_is_replaced_by_the_verified_copy(
+        self,
+        services: Services,
+        slac: WebDavServer,
+        pool: ProtocolPool,
+        folder: str,
+        destination: str,
+        other: bytes,
+    ) -> None:
+        server, path = services.webdav(destination), f"{folder}/f"
+        slac.write_file(path, CONTENT)
+        server.write_file(path, other)
+        asked = replace(order(endpoint_of(slac), endpoint_of(server), path), replaces_bad=True)
+        # a storage may remember a checksum that its bytes no longer have: nothing is adopted
+        assert copy_file(asked, pool).mode != "adopted"
+        assert (server.data_dir / path).read_bytes() == CONTENT
+        assert left_behind(server, folder) == [path]
+
+    def test_what_was_declared_bad_stays_while_there_is_no_good_copy_beside_it(
+        self, slac: WebDavServer, in2p3: WebDavServer, pool: ProtocolPool, folder: str
+    ) -> None:
+        path = f"{folder}/f"
+        slac.write_file(path, b"x" * len(CONTENT))
+        in2p3.write_file(path, b"bad as well")
+        asked = replace(order(endpoint_of(slac), endpoint_of(in2p3), path), replaces_bad=True)
+        with pytest.raises(RSEError):
+            copy_file(asked, pool)
+        assert (in2p3.data_dir / path).read_bytes() == b"bad as well"
+        assert left_behind(in2p3, folder) == [path]
+
     @pytest.mark.parametrize(("other", "mode"), [(CONTENT, "adopted"), (b"different", None)])
     def test_file_that_appears_during_the_copy(
         self,

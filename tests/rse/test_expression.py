@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from arriero.rse.errors import EmptyExpression, InvalidExpression
 from arriero.rse.expression import MAX_DEPTH, MAX_LENGTH, MAX_TERMS, _Parser, parse
+from arriero.rse.rse_index import RseIndex
 from arriero.rse.types import RseInfo
 
 RSES = (
@@ -239,6 +241,60 @@ def test_agrees_with_sets(tree) -> None:
     assert parse(text).evaluate(RSES, allow_empty=True) == model(tree)
     if text.startswith("("):
         assert parse(text[1:-1]).evaluate(RSES, allow_empty=True) == model(tree)
+
+
+def outcome(text: str, rses: Iterable[RseInfo] | RseIndex) -> object:
+    """Give the names, or the class, message and column of the error."""
+    try:
+        return parse(text).evaluate(rses)
+    except InvalidExpression as error:
+        return type(error), error.message, error.column
+
+
+words = st.sampled_from(["A", "B", "tier", "disk", "NOWHERE", "colour"])
+operands = st.one_of(
+    st.just("*"),
+    words,
+    st.tuples(words, st.sampled_from(["=", "!="]), st.sampled_from(["true", "TRUE", "1", "x"])).map("".join),
+    st.tuples(words, st.sampled_from(["<", "<=", ">", ">="]), st.sampled_from(["0", "1", "1.5"])).map(
+        "".join
+    ),
+)
+texts = st.tuples(
+    operands, st.lists(st.tuples(st.sampled_from("|&\\"), operands).map("".join), max_size=4)
+).map(lambda parts: parts[0] + "".join(parts[1]))
+attributes = st.dictionaries(
+    st.sampled_from(["A", "tier", "disk"]), st.sampled_from(["true", "True", "0", "1", "2", "x"])
+)
+storage = st.dictionaries(st.sampled_from(["A", "B", "C", "tier"]), attributes).map(
+    lambda named: [RseInfo(name, found) for name, found in named.items()]
+)
+
+
+@given(storage, st.lists(texts, min_size=1, max_size=8))
+def test_an_index_that_is_kept_gives_what_the_rses_give(rses: list[RseInfo], asked: list[str]) -> None:
+    index = RseIndex(iter(rses))
+    for text in (*asked, *asked):
+        assert outcome(text, index) == outcome(text, iter(rses))
+
+
+def test_a_kept_index_reads_an_attribute_once_and_keeps_nothing_of_unknown_names() -> None:
+    class Counted(dict[str, str]):
+        reads = 0
+
+        def get(self, *key: str) -> str | None:  # type: ignore[override]
+            Counted.reads += 1
+            return super().get(*key)
+
+    index = RseIndex([RseInfo(f"RSE_{number}", Counted(tier=str(number))) for number in range(5)])
+    for limit in range(1, 4):
+        assert len(parse(f"tier<{limit}").evaluate(index)) == limit
+    assert Counted.reads == 5
+    for number in range(3):
+        with pytest.raises(InvalidExpression, match="neither an RSE"):
+            parse(f"NOWHERE_{number}").evaluate(index)
+    assert Counted.reads == 5
+    assert not [key for key in index._values if key.startswith("NOWHERE")]
 
 
 @given(st.text(alphabet="SLAC_TPE tier=<>!|&\\()*1\0é", max_size=60))

@@ -113,7 +113,9 @@ class _Copy:
         """Go through the steps; remove the attempt's own name on every way out but success."""
         self._check_source()
         renames = self.destination.capabilities.move
-        if self.order.bytes > LOOK_FIRST_ABOVE or not renames:
+        # what was declared bad is neither adopted nor in the way, whatever its storage says of it
+        replaces = self.order.replaces_bad and renames
+        if not replaces and (self.order.bytes > LOOK_FIRST_ABOVE or not renames):
             present = self._present()
             if present is not None:
                 return self._result("adopted", "the destination has it already", present)
@@ -343,6 +345,10 @@ class _Copy:
     def _publish(self, mode: Mode, reason: str) -> CopyResult:
         """Move the verified copy to the final name, and say whose file it is that is there."""
         if not self.destination.capabilities.move:
+            return self._result(mode, reason, self.adler32 or "")
+        if self.order.replaces_bad:
+            # in one step: whoever holds a lease that ran out replaces good bytes by good bytes at worst
+            self.destination.move(self.work_path, self.order.destination_path, replace=True)
             return self._result(mode, reason, self.adler32 or "")
         try:
             self.destination.move(self.work_path, self.order.destination_path)

@@ -25,6 +25,8 @@ class CopyOrder:
     """Of the catalogue; verified by reading the bytes."""
     attempt_name: str
     """Unique among all attempts at this file, for instance `<request>-<attempt>`: letters, digits, `-`, `_`."""
+    replaces_bad: bool = False
+    """What is under the final name was declared bad: the verified copy takes its place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,15 @@ else, because an expression comes from any client (Rucio 41.5 dies of 2,000 nest
 
 from __future__ import annotations
 
-import math
 import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from typing_extensions import override
 
 from arriero.rse.errors import EmptyExpression, InvalidExpression
+from arriero.rse.expression_terms import Comparison, Everything, Operator, Step, Term, number
+from arriero.rse.rse_index import RseIndex
 from arriero.rse.types import RseInfo
 
 MAX_LENGTH = 4096
@@ -37,47 +36,6 @@ _TOKEN = re.compile(
     re.ASCII,
 )
 _BLANK = re.compile(r"[ \t]*")
-_BOOLEANS = frozenset({"true", "false"})
-
-
-class Comparison(StrEnum):
-    """How a term compares an attribute with its value."""
-
-    EQUAL = "="
-    NOT_EQUAL = "!="
-    LESS = "<"
-    LESS_OR_EQUAL = "<="
-    GREATER = ">"
-    GREATER_OR_EQUAL = ">="
-
-
-class Operator(StrEnum):
-    """How two sets become one."""
-
-    UNION = "|"
-    INTERSECTION = "&"
-    DIFFERENCE = "\\"
-
-
-@dataclass(frozen=True, slots=True)
-class Everything:
-    """`*`: all RSEs."""
-
-    column: int
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One comparison of an attribute with a value."""
-
-    key: str
-    comparison: Comparison
-    value: str
-    column: int
-    """Where it stands in the expression, counted from 1."""
-
-
-Step = Everything | Term | Operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +46,14 @@ class Expression:
     steps: tuple[Step, ...]
     """The expression in postfix order: each operator after its two operands."""
 
-    def evaluate(self, rses: Iterable[RseInfo], *, allow_empty: bool = False) -> frozenset[str]:
+    def evaluate(self, rses: Iterable[RseInfo] | RseIndex, *, allow_empty: bool = False) -> frozenset[str]:
         """Give the names of the RSEs that satisfy the expression.
 
         Parameters
         ----------
         rses
-            All RSEs that there are (not only those that may be chosen: names are looked up among them).
+            All RSEs that there are (not only those that may be chosen: names are looked up among them); an index of
+            them where many expressions are evaluated.
         allow_empty
             Give an empty set instead of raising.
 
@@ -110,7 +69,7 @@ class Expression:
         EmptyExpression
             If no RSE satisfies it.
         """
-        index = _Index.of(rses, {step.key for step in self.steps if isinstance(step, Term)})
+        index = rses if isinstance(rses, RseIndex) else RseIndex(rses)
         self._refuse_unknown(index)
         stack: list[int] = []
         for step in self.steps:
@@ -127,13 +86,10 @@ class Expression:
             )
         return found
 
-    def _refuse_unknown(self, index: _Index) -> None:
-        unknown = {
-            step.key: step.column
-            for step in reversed(self.steps)
-            if isinstance(step, Term) and step.key not in index.values
-        }
-        if unknown:
+    def _refuse_unknown(self, index: RseIndex) -> None:
+        columns = {step.key: step.column for step in reversed(self.steps) if isinstance(step, Term)}
+        if missing := index.unknown(columns):
+            unknown = {key: columns[key] for key in missing}
             names = ", ".join(repr(name[:60]) for name in sorted(unknown)[:5])
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             column = min(unknown.values())
@@ -233,7 +189,7 @@ class _Parser:
         value_column, value = self._next()
         if not value or value[0] in "|&\\()*=<>!":
             raise self._expected(f"a value after '{key[:60]}{symbol}'", value_column, value)
-        if comparison not in {Comparison.EQUAL, Comparison.NOT_EQUAL} and _number(value) is None:
+        if comparison not in {Comparison.EQUAL, Comparison.NOT_EQUAL} and number(value) is None:
             raise InvalidExpression(
                 f"Column {value_column}: {value[:60]!r} is not a number, and '{symbol}' compares numbers.",
                 column=value_column,
@@ -293,96 +249,6 @@ class _Parser:
         return InvalidExpression(
             f"Column {column}: expected {what}, found {found} in {_shown(self.text)}.", column=column
         )
-
-
-@dataclass(slots=True)
-class _Index:
-    """The attributes that an expression mentions, as sets of RSEs in the bits of integers."""
-
-    names: list[str]
-    values: dict[str, dict[str, int]]
-    """For each attribute, for each of its values, the RSEs that have it."""
-    _steps: dict[str, tuple[list[float], list[int]]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, rses: Iterable[RseInfo], wanted: set[str]) -> _Index:
-        """Index the wanted attributes; an RSE's own name counts as an attribute that is true."""
-        names: list[str] = []
-        values: dict[str, dict[str, int]] = {}
-        for position, rse in enumerate(rses):
-            names.append(rse.name)
-            bit = 1 << position
-            for key in _keys_in(wanted, rse.attributes):
-                by_value = values.setdefault(key, {})
-                value = _canonical(rse.attributes[key])
-                by_value[value] = by_value.get(value, 0) | bit
-            if rse.name in wanted:
-                by_value = values.setdefault(rse.name, {})
-                by_value["true"] = by_value.get("true", 0) | bit
-        return cls(names, values)
-
-    @property
-    def everything(self) -> int:
-        return (1 << len(self.names)) - 1
-
-    def satisfying(self, term: Term) -> int:
-        """Give the RSEs that satisfy one term."""
-        if term.comparison is Comparison.EQUAL:
-            return self._equal(term)
-        if term.comparison is Comparison.NOT_EQUAL:
-            return self.everything & ~self._equal(term)
-        limit = _number(term.value) or 0.0
-        numbers, up_to = self._ordered(term.key)
-        if term.comparison is Comparison.LESS:
-            return up_to[bisect_left(numbers, limit)]
-        if term.comparison is Comparison.LESS_OR_EQUAL:
-            return up_to[bisect_right(numbers, limit)]
-        if term.comparison is Comparison.GREATER:
-            return up_to[-1] & ~up_to[bisect_right(numbers, limit)]
-        return up_to[-1] & ~up_to[bisect_left(numbers, limit)]
-
-    def _equal(self, term: Term) -> int:
-        return self.values[term.key].get(_canonical(term.value), 0)
-
-    def _ordered(self, key: str) -> tuple[list[float], list[int]]:
-        """Give the numeric values of an attribute in order, and the RSEs below each of them."""
-        if key not in self._steps:
-            by_number: dict[float, int] = {}
-            for value, mask in self.values[key].items():
-                number = _number(value)
-                if number is not None:
-                    by_number[number] = by_number.get(number, 0) | mask
-            numbers = sorted(by_number)
-            up_to = [0]
-            for number in numbers:
-                up_to.append(up_to[-1] | by_number[number])
-            self._steps[key] = numbers, up_to
-        return self._steps[key]
-
-    def names_in(self, mask: int) -> frozenset[str]:
-        """Give the names of the RSEs in a set."""
-        bits = bin(mask)[:1:-1]
-        return frozenset(name for name, bit in zip(self.names, bits, strict=False) if bit == "1")
-
-
-def _keys_in(wanted: set[str], attributes: Mapping[str, str]) -> Iterable[str]:
-    if len(wanted) < len(attributes):
-        return [key for key in wanted if key in attributes]
-    return [key for key in attributes if key in wanted]
-
-
-def _canonical(value: str) -> str:
-    """Booleans are one value however they are spelt; everything else is compared as written."""
-    lowered = value.lower()
-    return lowered if lowered in _BOOLEANS else value
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _combined(operator: Operator, left: int, right: int) -> int:

@@ -107,13 +107,16 @@ class FileProtocol(StorageProtocol):
             raise
 
     @override
-    def move(self, source: str, destination: str) -> None:
+    def move(self, source: str, destination: str, *, replace: bool = False) -> None:
         with self._errors(source), self._folder_of(source) as (source_folder, source_name):
             found = os.stat(source_name, dir_fd=source_folder, follow_symlinks=False)
             if not stat_module.S_ISREG(found.st_mode):
                 raise self._not_regular(source)
             with self._errors(destination), self._folder_of(destination) as (folder, name):
-                _rename_to_free_name(source_folder, source_name, folder, name)
+                if replace:
+                    _rename_over_file(source_folder, source_name, folder, name)
+                else:
+                    _rename_to_free_name(source_folder, source_name, folder, name)
                 os.fsync(folder)
 
     @override
@@ -266,6 +269,14 @@ def _rename_to_free_name(source_folder: int, source_name: str, folder: int, name
         os.rename(source_name, name, src_dir_fd=source_folder, dst_dir_fd=folder)
     else:
         os.unlink(source_name, dir_fd=source_folder)
+
+
+def _rename_over_file(source_folder: int, source_name: str, folder: int, name: str) -> None:
+    """Rename, replacing a file that is there in one step; a folder that is there stays."""
+    with suppress(FileNotFoundError):
+        if stat_module.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise FileExistsError(errno.EEXIST, "a folder is there")
+    os.rename(source_name, name, src_dir_fd=source_folder, dst_dir_fd=folder)
 
 
 def _write_all(descriptor: int, chunk: bytes) -> None:

@@ -125,15 +125,22 @@ class StorageProtocol(ABC):
         """
 
     @abstractmethod
-    def move(self, source: str, destination: str) -> None:
-        """Rename within this storage, never over something. Not idempotent.
+    def move(self, source: str, destination: str, *, replace: bool = False) -> None:
+        """Rename within this storage, never over something unless it is to be replaced. Not idempotent.
+
+        Parameters
+        ----------
+        source, destination
+            Files.
+        replace
+            Take the place of a file that is there, in one step where the server can; never of a folder.
 
         Raises
         ------
         NotFound
             If the source is not there.
         AlreadyExists
-            If something is under the destination. Servers that ignore `Overwrite: F` are asked first, so
+            If something is under the destination (with `replace`: a folder). Servers that ignore `Overwrite: F` are asked first, so
             there two writers may still meet: the caller verifies what it finds.
         Unsupported
             If this storage cannot rename.

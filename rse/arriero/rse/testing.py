@@ -289,6 +289,18 @@ class ProtocolConformance:
         assert self.content_of(protocol, f"{folder}/a") == b"aaa"
         assert self.content_of(protocol, f"{folder}/b") == b"bbbb"
 
+    def test_move_replaces_a_file_when_told_to(self, protocol: StorageProtocol, folder: str) -> None:
+        for name, content in (("a", b"aaa"), ("b", b"bbbb"), ("c", b"cc")):
+            protocol.write(f"{folder}/{name}", [content], len(content))
+        protocol.make_parents(f"{folder}/d/x")
+        with pytest.raises(AlreadyExists):
+            protocol.move(f"{folder}/a", f"{folder}/d", replace=True)
+        protocol.move(f"{folder}/a", f"{folder}/b", replace=True)
+        assert self.content_of(protocol, f"{folder}/b") == b"aaa"
+        assert protocol.digest(f"{folder}/b") == adler32(b"aaa")
+        protocol.move(f"{folder}/c", f"{folder}/free", replace=True)
+        assert self.names_in(protocol, folder) == {"b", "d", "free"}
+
     def test_delete_is_idempotent(self, protocol: StorageProtocol, folder: str) -> None:
         protocol.write(f"{folder}/f", [b"abc"], 3)
         assert protocol.delete(f"{folder}/f") is True

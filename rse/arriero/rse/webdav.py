@@ -152,14 +152,14 @@ class WebDavProtocol(StorageProtocol):
             raise
 
     @override
-    def move(self, source: str, destination: str) -> None:
+    def move(self, source: str, destination: str, *, replace: bool = False) -> None:
         source_url, destination_url = self._reader.url_path(source), self._reader.url_path(destination)
-        if self._is_there(destination):
+        if self._is_there(destination, only_folder=replace):
             raise self._occupied(destination)
         if "%" in destination_url and self._takes_destination_literally():
             # XRootD trims blanks and non-ASCII bytes off the end of a header, and cuts the path at '?'.
             destination_url = _as_header(f"{self.endpoint.root}/{destination}?end")
-        self._move(source_url, source, destination_url)
+        self._move(source_url, source, destination_url, replace=replace)
 
     @override
     def delete(self, path: str) -> bool:
@@ -289,12 +289,12 @@ class WebDavProtocol(StorageProtocol):
             raise error_of_status(response.status_code, text, _VERBS[action], self.endpoint.rse, path)
         return response
 
-    def _is_there(self, path: str) -> bool:
+    def _is_there(self, path: str, *, only_folder: bool = False) -> bool:
         try:
-            self.stat(path)
+            found = self.stat(path)
         except NotFound:
             return False
-        return True
+        return found.is_directory or not only_folder
 
     # -- changing ---------------------------------------------------------------------------------
 
@@ -318,8 +318,9 @@ class WebDavProtocol(StorageProtocol):
         self._folders[folder] = None
         return True
 
-    def _move(self, source_url: str, source: str, destination_url: str) -> None:
-        headers = [f"Destination: {self.endpoint.origin}{destination_url}", "Overwrite: F"]
+    def _move(self, source_url: str, source: str, destination_url: str, *, replace: bool = False) -> None:
+        overwrite = "T" if replace else "F"
+        headers = [f"Destination: {self.endpoint.origin}{destination_url}", f"Overwrite: {overwrite}"]
         self._request("move", source_url, source, headers=headers)
 
     def _takes_destination_literally(self) -> bool:
