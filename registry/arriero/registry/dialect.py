@@ -7,10 +7,26 @@ database from its start (``BEGIN IMMEDIATE``).
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import psycopg
-from sqlalchemy import BigInteger, Connection, Select, Table, cast, func, insert, literal, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Table,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.schema import CreateTable
@@ -120,15 +136,21 @@ def id_rows(connection: Connection, ids: Sequence[int]) -> Select[tuple[int]]:
     return select(cast(each.c.value, BigInteger).label("id"))
 
 
-def use_temporary_table(connection: Connection, table: Table) -> None:
-    """Have ``table`` (defined with ``prefixes=["TEMPORARY"]``) in this session, empty until the transaction ends."""
+def use_temporary_table(connection: Connection, *tables: Table) -> None:
+    """Have ``tables`` (defined with ``prefixes=["TEMPORARY"]``) in this session, empty until the transaction ends."""
     if is_postgresql(connection):
-        ddl = str(CreateTable(table, if_not_exists=True).compile(dialect=connection.dialect)).rstrip()
-        connection.exec_driver_sql(f"{ddl} ON COMMIT DELETE ROWS")
-        connection.execute(table.delete())
+        # one round trip for all of them
+        connection.exec_driver_sql(";".join(_temporary_on_postgresql(table) for table in tables))
         return
-    connection.execute(CreateTable(table, if_not_exists=True))
-    connection.execute(table.delete())
+    for table in tables:
+        connection.execute(CreateTable(table, if_not_exists=True))
+        connection.execute(table.delete())
+
+
+@cache
+def _temporary_on_postgresql(table: Table) -> str:
+    ddl = str(CreateTable(table, if_not_exists=True).compile(dialect=postgresql.dialect())).rstrip()  # type: ignore[no-untyped-call]
+    return f"{ddl} ON COMMIT DELETE ROWS;DELETE FROM {table.name}"  # noqa: S608 - a name of the schema
 
 
 def wait_for_writers(connection: Connection, table: Table) -> None:
@@ -153,6 +175,101 @@ def prefer_indexes(connection: Connection) -> None:
     if is_postgresql(connection):
         settings = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
         connection.execute(select(*(func.set_config(name, "off", True) for name in settings)))
+
+
+def among(connection: Connection, column: ColumnElement[int], ids: Select[tuple[int]]) -> ColumnElement[bool]:
+    """Condition that a key is one of those that a query gives: found one by one, whatever the planner expects.
+
+    Only where no other condition of the statement has an index too: PostgreSQL might choose that, and search the ids from
+    end to end for each row.
+    """
+    if is_postgresql(connection):
+        return column == func.any(func.array(ids.scalar_subquery()))
+    return column.in_(ids)
+
+
+def look_up(
+    connection: Connection, rows: FromClause, table: Table, on: ColumnElement[bool]
+) -> tuple[FromClause, Any]:
+    """Join a table to rows by looking it up for each of them, whatever the planner expects of either.
+
+    Parameters
+    ----------
+    rows
+        From which to go: a table, or a join of some.
+    on
+        Which rows of ``table`` belong to one of ``rows``; an index has to answer it.
+
+    Returns
+    -------
+    tuple
+        The join, and the columns of ``table`` in it.
+    """
+    if not is_postgresql(connection):
+        return rows.join(table, on), table.c
+    # the offset keeps the planner from making a join of it, which it might begin at the other end
+    found = select(table).where(on).correlate_except(table).offset(literal_column("0")).lateral()
+    return rows.join(found, true()), found.c
+
+
+def delete_each(connection: Connection, rows: FromClause, table: Table, on: ColumnElement[bool]) -> None:
+    """Delete what `look_up` finds.
+
+    Parameters
+    ----------
+    rows, on
+        As of `look_up`. Nobody else may change what is found: the transaction holds it.
+    """
+    if not is_postgresql(connection):
+        connection.execute(delete(table).where(select(literal(1)).select_from(rows).where(on).exists()))
+        return
+    at: ColumnElement[Any] = literal_column(f"{table.name}.ctid")
+    found = (
+        select(at.label("at"))
+        .select_from(table)
+        .where(on)
+        .correlate_except(table)
+        .offset(literal_column("0"))
+        .lateral()
+    )
+    places = select(found.c.at).select_from(rows.join(found, true())).scalar_subquery()
+    connection.execute(delete(table).where(at == func.any(func.array(places))))
+
+
+_AS_WRITTEN = {
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "join_collapse_limit": "1",
+    "from_collapse_limit": "1",
+}
+
+
+def join_as_written(connection: Connection) -> None:
+    """Have the statements of this transaction begin with the table that they name first, and find the rest by keys.
+
+    For statements that begin with a temporary table: PostgreSQL knows neither its size nor, soon after a large change,
+    that of the others, and reads a whole table to find a few of its rows.
+    """
+    if is_postgresql(connection):
+        # nor is any of them worth being compiled
+        chosen = {**_AS_WRITTEN, "jit": "off"}
+        connection.execute(select(*(func.set_config(name, value, True) for name, value in chosen.items())))
+
+
+def join_as_planned(connection: Connection) -> None:
+    """End `join_as_written`."""
+    if is_postgresql(connection):
+        defaults = {name: "8" if name.endswith("limit") else "on" for name in _AS_WRITTEN}
+        connection.execute(select(*(func.set_config(name, value, True) for name, value in defaults.items())))
+
+
+def interpret(connection: Connection) -> None:
+    """Have the statements of this transaction run as they are: to compile them can take a second, to run them less.
+
+    For statements over a temporary table, of which PostgreSQL expects thousands of rows although there are few.
+    """
+    if is_postgresql(connection):
+        connection.execute(select(func.set_config("jit", "off", True)))
 
 
 def like_pattern(pattern: str) -> str:

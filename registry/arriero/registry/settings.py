@@ -164,8 +164,8 @@ class Settings(_FromEnvironmentAndFile):
     """How long the body of a call may take to come, seconds; with a second more for each 64 KiB that have come."""
     max_bulk_items: int = Field(default=10_000, ge=1)
     """Most items in one bulk call."""
-    evaluation_chunk_files: int = Field(default=100_000, ge=1)
-    """Most files that one transaction of an evaluation places."""
+    evaluation_chunk_files: int = Field(default=20_000, ge=1)
+    """Most files that one transaction of an evaluation looks at; other rules pass between two."""
     evaluation_lease_s: float = Field(default=300, gt=0)
     """How long a claimed evaluation is held without finishing a chunk, seconds."""
     transfer_threads: int = Field(default=8, ge=1)
@@ -182,6 +182,10 @@ class Settings(_FromEnvironmentAndFile):
     """Longest wait between two attempts, seconds."""
     stuck_retry_s: float = Field(default=7200, gt=0)
     """When a stuck rule is looked at again if nothing else wakes it, seconds (DESIGN section 5: 2 h at first)."""
+    stuck_suspend_days: float = Field(default=14, gt=0)
+    """A stuck rule of which nothing has succeeded for so long is suspended, days."""
+    announced_deadline_s: float = Field(default=86400, gt=0)
+    """How long a replica may be COPYING that a client has announced and nobody copies, seconds (24 h)."""
     sweep_s: float = Field(default=5, gt=0)
     """How often each queue is swept for what is due, seconds."""
     arrival_max_attempts: int = Field(default=10, ge=1)

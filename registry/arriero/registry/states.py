@@ -46,6 +46,16 @@ class LockState(StrEnum):
     STUCK = "STUCK"
 
 
+class EvaluationItem(StrEnum):
+    """What of a rule an evaluation has to look at."""
+
+    FILE = "FILE"
+    DATASET = "DATASET"
+    CONTAINER = "CONTAINER"
+    STUCK = "STUCK"
+    """Its STUCK locks, those of them that are due."""
+
+
 class RuleGrouping(StrEnum):
     """Which files of a rule have to lie together."""
 

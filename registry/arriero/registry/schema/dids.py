@@ -9,6 +9,7 @@ from sqlalchemy import (
     Integer,
     String,
     Table,
+    Text,
     UniqueConstraint,
     text,
 )
@@ -56,6 +57,13 @@ dids = Table(
         "ix_dids_collections",
         "scope_id",
         "name",
+        postgresql_where=text("type <> 'FILE'"),
+        sqlite_where=text("type <> 'FILE'"),
+    ),
+    # and a subscription that is applied to the past goes through the collections by this one
+    Index(
+        "ix_dids_collection_ids",
+        "id",
         postgresql_where=text("type <> 'FILE'"),
         sqlite_where=text("type <> 'FILE'"),
     ),
@@ -117,3 +125,22 @@ contents_history = Table(
     Column("detached_at", UtcDateTime, nullable=False, default=now()),
     Index("ix_contents_history_parent_id_child_id", "parent_id", "child_id"),
 )
+
+lost_files = Table(
+    "lost_files",
+    metadata,
+    Column("file_id", BigId, primary_key=True, autoincrement=False),
+    Column("reason", Text, nullable=False),
+    Column("lost_at", UtcDateTime, nullable=False, default=now()),
+    # who said that it is not to be waited for any more, when and why
+    Column("accepted_at", UtcDateTime),
+    Column("account_id", Integer),
+    Column("accepted_reason", Text),
+    Index(
+        "ix_lost_files_open",
+        "lost_at",
+        postgresql_where=text("accepted_at IS NULL"),
+        sqlite_where=text("accepted_at IS NULL"),
+    ),
+)
+"""Files of which no good copy is known, nor is one on its way. A row goes when a good copy appears."""

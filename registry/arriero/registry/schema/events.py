@@ -1,6 +1,6 @@
 """The outbox: what happened, written in the transaction in which it happened."""
 
-from sqlalchemy import Column, Index, String, Table, Text
+from sqlalchemy import Column, ForeignKey, Index, Integer, String, Table, Text
 
 from arriero.registry.schema.base import BigId, Json, created_at, metadata
 
@@ -15,3 +15,13 @@ events = Table(
     created_at(),
     Index("ix_events_created_at", "created_at"),
 )
+
+complete_datasets = Table(
+    "complete_datasets",
+    metadata,
+    Column("rule_id", ForeignKey("rules.id", ondelete="CASCADE"), primary_key=True),
+    Column("dataset_id", BigId, primary_key=True, autoincrement=False),
+    Column("rse_id", Integer, primary_key=True, autoincrement=False),
+    created_at(),
+)
+"""The datasets of which was told that a rule has all of them at an RSE, as long as it has (docs/adr/0018)."""

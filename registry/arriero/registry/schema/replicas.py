@@ -24,9 +24,17 @@ replicas = Table(
     Column("purge", Boolean),
     # when a client last said that it reads it: what is read least goes first
     Column("accessed_at", UtcDateTime),
+    # when a client said that it brings it; a sweep ends the wait, or notes that it is over
+    Column("announced_at", UtcDateTime),
     created_at(),
     updated_at(),
     Index("ix_replicas_rse_id", "rse_id", "file_id"),
+    Index(
+        "ix_replicas_announced_at",
+        "announced_at",
+        postgresql_where=text("announced_at IS NOT NULL"),
+        sqlite_where=text("announced_at IS NOT NULL"),
+    ),
     # where the path follows from the name there is nothing to keep apart, and nothing to pay for
     Index(
         "uq_replicas_rse_id_path",

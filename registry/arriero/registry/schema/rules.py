@@ -30,7 +30,7 @@ from arriero.registry.schema.base import (
     updated_at,
     words,
 )
-from arriero.registry.states import LockState, RuleGrouping, RuleState
+from arriero.registry.states import EvaluationItem, LockState, RuleGrouping, RuleState
 
 rules = Table(
     "rules",
@@ -62,6 +62,8 @@ rules = Table(
     Column("locks_replicating", BigInteger, nullable=False, default=0),
     Column("locks_stuck", BigInteger, nullable=False, default=0),
     Column("stuck_at", UtcDateTime),
+    # since when nothing of it has succeeded while something was STUCK; unlike `stuck_at` it outlives each retry
+    Column("stuck_since", UtcDateTime),
     Column("expires_at", UtcDateTime),
     created_at(),
     updated_at(),
@@ -87,6 +89,14 @@ locks = Table(
         postgresql_where=text("state = 'STUCK'"),
         sqlite_where=text("state = 'STUCK'"),
     ),
+    # what of a dataset is missing still, without a look at what is there (docs/adr/0018)
+    Index(
+        "ix_locks_missing",
+        "rule_id",
+        "file_id",
+        postgresql_where=text("state <> 'OK'"),
+        sqlite_where=text("state <> 'OK'"),
+    ),
 )
 
 dataset_locks = Table(
@@ -96,6 +106,19 @@ dataset_locks = Table(
     # the dataset with grouping DATASET, the rule's own DID with ALL
     Column("group_id", ForeignKey("dids.id"), primary_key=True),
     Column("rse_id", ForeignKey("rses.id"), primary_key=True),
+    # why it was chosen
+    Column("reason", Text),
+    created_at(),
+)
+
+unplaced_groups = Table(
+    "unplaced_groups",
+    metadata,
+    Column("rule_id", ForeignKey("rules.id", ondelete="CASCADE"), primary_key=True),
+    # as in `dataset_locks`; with grouping NONE the rule's own DID stands for all its files
+    Column("group_id", BigId, primary_key=True, autoincrement=False),
+    Column("code", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
     created_at(),
 )
 
@@ -106,6 +129,8 @@ evaluations = Table(
     # raised by every change that has to be looked at; an evaluation ends only if nothing has raised it meanwhile
     Column("generation", BigInteger, nullable=False, default=1),
     Column("not_before", UtcDateTime, nullable=False, default=now()),
+    # when what is stuck is tried again; apart from `not_before`, which every attach moves
+    Column("retry_at", UtcDateTime),
     Column("attempt", Integer, nullable=False, default=0),
     Column("fence", BigInteger, nullable=False, default=0),
     Column("lease_owner", Text),
@@ -115,6 +140,27 @@ evaluations = Table(
     created_at(),
     Index("ix_evaluations_due", "not_before"),
 )
+
+evaluation_items = Table(
+    "evaluation_items",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("rule_id", BigId, nullable=False),
+    Column("kind", words(EvaluationItem, "kind"), nullable=False),
+    # the file, or the collection whose files are looked at; none for what is STUCK
+    Column("did_id", BigId),
+    # files up to this id have been looked at
+    Column("after_file_id", BigInteger, nullable=False, server_default=text("0")),
+    Index("ix_evaluation_items_rule_id_kind_id", "rule_id", "kind", "id"),
+    # who changes a collection asks which rules have yet to look at it
+    Index(
+        "ix_evaluation_items_collections",
+        "did_id",
+        postgresql_where=text("kind IN ('DATASET', 'CONTAINER')"),
+        sqlite_where=text("kind IN ('DATASET', 'CONTAINER')"),
+    ),
+)
+"""What of a rule has to be looked at. Rows are added and taken, never changed by two: who adds waits for nobody."""
 
 rule_history = Table(
     "rule_history",

@@ -15,8 +15,8 @@ from arriero.registry.schema.accounts import (
 )
 from arriero.registry.schema.base import metadata
 from arriero.registry.schema.butlers import arrivals, butler_rses, butler_selections, butlers
-from arriero.registry.schema.dids import contents, contents_history, deleted_dids, did_meta, dids
-from arriero.registry.schema.events import events
+from arriero.registry.schema.dids import contents, contents_history, deleted_dids, did_meta, dids, lost_files
+from arriero.registry.schema.events import complete_datasets, events
 from arriero.registry.schema.replicas import bad_replicas, quarantined_replicas, replicas
 from arriero.registry.schema.requests import request_history, requests, transfer_limits
 from arriero.registry.schema.rses import (
@@ -29,8 +29,16 @@ from arriero.registry.schema.rses import (
     rse_usage_history,
     rses,
 )
-from arriero.registry.schema.rules import dataset_locks, evaluations, locks, rule_history, rules
-from arriero.registry.schema.subscriptions import subscriptions
+from arriero.registry.schema.rules import (
+    dataset_locks,
+    evaluation_items,
+    evaluations,
+    locks,
+    rule_history,
+    rules,
+    unplaced_groups,
+)
+from arriero.registry.schema.subscriptions import subscription_items, subscription_matches, subscriptions
 
 __all__ = [
     "account_attributes",
@@ -44,16 +52,19 @@ __all__ = [
     "butler_rses",
     "butler_selections",
     "butlers",
+    "complete_datasets",
     "contents",
     "contents_history",
     "dataset_locks",
     "deleted_dids",
     "did_meta",
     "dids",
+    "evaluation_items",
     "evaluations",
     "events",
     "identities",
     "locks",
+    "lost_files",
     "metadata",
     "quarantined_replicas",
     "replicas",
@@ -70,9 +81,12 @@ __all__ = [
     "rule_history",
     "rules",
     "scopes",
+    "subscription_items",
+    "subscription_matches",
     "subscriptions",
     "token_butlers",
     "token_rses",
     "tokens",
     "transfer_limits",
+    "unplaced_groups",
 ]
