@@ -7,13 +7,15 @@ own clients where Rucio has the call. Errors are those of `arriero.registry.erro
 from arriero.registry.calls.answers import UnexpectedAnswer, Unreachable
 from arriero.registry.calls.arrivals import ArrivalCalls
 from arriero.registry.calls.dids import DidCalls
+from arriero.registry.calls.doctor import DoctorCalls
 from arriero.registry.calls.rses import RseCalls
 from arriero.registry.calls.rules import RuleCalls
+from arriero.registry.calls.subscriptions import SubscriptionCalls
 
 __all__ = ["RegistryClient", "UnexpectedAnswer", "Unreachable"]
 
 
-class RegistryClient(RseCalls, DidCalls, RuleCalls, ArrivalCalls):
+class RegistryClient(RseCalls, DidCalls, RuleCalls, SubscriptionCalls, ArrivalCalls, DoctorCalls):
     """Everything that a registry can be asked for.
 
     Synchronous and thread-safe: one client may serve a whole process. It logs in at the first call that needs it, and

@@ -55,9 +55,17 @@ class Database:
             yield connection
 
     @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
-        """Begin a transaction that only reads."""
+    def snapshot(self, *, one_moment: bool = False) -> Iterator[Connection]:
+        """Begin a transaction that only reads.
+
+        Parameters
+        ----------
+        one_moment
+            Have all its statements see the same; otherwise, on PostgreSQL, each sees what is there when it begins.
+        """
         options: dict[str, Any] = {"postgresql_readonly": True} if self.is_postgresql else {}
+        if one_moment and self.is_postgresql:
+            options["isolation_level"] = "REPEATABLE READ"
         with self.engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 

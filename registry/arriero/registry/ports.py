@@ -15,6 +15,7 @@ class Bell(StrEnum):
 
     EVALUATIONS = "evaluations"
     REQUESTS = "requests"
+    SUBSCRIPTIONS = "subscriptions"
 
 
 class Doorbell(Protocol):
@@ -69,11 +70,37 @@ class RulePlan:
     """Those that would have locks first, then those that were dropped."""
 
 
+@dataclass(frozen=True, slots=True)
+class JudgedRse:
+    """One RSE of a rule's expression: whether more of the rule could be placed there now."""
+
+    rse_id: int
+    rse: str
+    code: str | None
+    """Why not; None when it could."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The RSEs that a rule can choose from now."""
+
+    rses: Sequence[JudgedRse] = ()
+    code: str | None = None
+    fault: str | None = None
+    """Why there are none: the expression cannot be read, or names nothing any more."""
+
+
 class RuleEngine(Protocol):
     """Decides about rules, as the evaluations in the background do.
 
-    Both take a connection within a transaction that the caller has begun, and a rule that it has inserted there.
+    All take a connection within a transaction that the caller has begun. `judge` only reads; the others take a rule
+    that was inserted there.
     """
+
+    def judge(self, connection: Connection, rule_id: int) -> Judgement:
+        """Tell which RSEs the rule could place more on now, and why not on the others."""
+        ...
 
     def plan(self, connection: Connection, rule_id: int) -> RulePlan:
         """Tell what evaluating the rule would do. Its transaction must be rolled back: it leaves traces."""

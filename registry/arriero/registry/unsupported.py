@@ -23,7 +23,6 @@ LIFETIME_EXCEPTIONS = (
     "which `rucio rule update --lifetime` extends"
 )
 ARCHIVES = "no file holds other files: attach files to a dataset, and datasets to a container"
-RE_EVALUATION = "subscriptions are kept and not applied, so no DID can be put to them again: add a rule"
 TRACES = "of the traces of worker nodes nothing is kept: send those of reading to /traces"
 VIRTUAL_PLACEMENT = "there is no virtual placement of datasets: list the dataset's replicas"
 HEARTBEATS = "work is leased in the database, so no process has to send heartbeats"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from arriero.registry.api.documents import sends
 from arriero.registry.api.streams import json_response, json_stream
 from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, PathText, parse
-from arriero.registry.services import rse_distances, rse_usage
+from arriero.registry.services import replica_lifetimes, rse_distances, rse_usage
 
 router = APIRouter(prefix="/rses", tags=["rses"])
 
@@ -119,6 +119,12 @@ def list_usage_history(
 ) -> Response:
     del actor
     return json_stream(rse_usage.list_history(context, rse, source=source))
+
+
+@router.get("/{rse}/removable", summary="Replicas at an RSE that deletion may take")
+def list_removable(context: ContextDep, actor: ActorDep, rse: PathText) -> Response:
+    del actor
+    return json_stream(replica_lifetimes.list_candidates(context, rse))
 
 
 @router.get("/{rse}/limits", summary="Limits of an RSE")

@@ -18,6 +18,7 @@ from arriero.registry.services import (
     rule_approval,
     rule_changes,
     rule_examination,
+    rule_histories,
     rule_moves,
     rule_plans,
     rule_removal,
@@ -317,7 +318,13 @@ def examine_rule(context: ContextDep, actor: ActorDep, rule_id: PathText) -> Res
     return json_response(rule_examination.examine_rule(context, rule_id))
 
 
+@router.get("/{rule_id}/history", summary="What happened to a rule: who, when and why")
+def list_rule_history(context: ContextDep, actor: ActorDep, rule_id: PathText) -> StreamingResponse:
+    del actor
+    return json_stream(rule_histories.list_history(context, rule_id))
+
+
 @router.get("/{scope}/{name:path}/history", summary="Rules on a DID, also those that have gone")
 def list_history(context: ContextDep, actor: ActorDep, scope: PathText, name: PathText) -> StreamingResponse:
     del actor
-    return json_stream(rules.list_did_history(context, scope, name))
+    return json_stream(rule_histories.list_did_history(context, scope, name))

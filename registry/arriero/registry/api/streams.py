@@ -129,7 +129,7 @@ def _limiter() -> CapacityLimiter:
         return limiter
 
 
-def json_stream(rows: Iterable[Any], *, paged: bool = False) -> StreamingResponse:
+def json_stream(rows: Iterable[Any], *, paged: bool = False, at_once: bool = False) -> StreamingResponse:
     """Answer with a line for each row.
 
     Parameters
@@ -139,10 +139,13 @@ def json_stream(rows: Iterable[Any], *, paged: bool = False) -> StreamingRespons
         proper error; what it raises later breaks the answer off, so that nobody takes a part for the whole.
     paged
         They are read in pages, so that no connection is held while the reader takes its time.
+    at_once
+        They are few and long in coming: each is sent by itself.
     """
     iterator = iter(rows)
     first = list(itertools.islice(iterator, 1))
-    return _ListResponse(_lines(first, iterator), STREAM_TYPE, paged=paged)
+    lines = _lines(first, iterator, 1 if at_once else _ROWS_A_WRITE)
+    return _ListResponse(lines, STREAM_TYPE, paged=paged)
 
 
 def byte_stream(chunks: Generator[bytes, None, None], media_type: str) -> StreamingResponse:
@@ -165,10 +168,12 @@ def _chunks(first: list[bytes], rest: Generator[bytes, None, None]) -> Generator
         rest.close()
 
 
-def _lines(first: list[Any], rest: Iterator[Any]) -> Generator[bytes, None, None]:
+def _lines(
+    first: list[Any], rest: Iterator[Any], rows_a_write: int = _ROWS_A_WRITE
+) -> Generator[bytes, None, None]:
     rows = itertools.chain(first, rest)
     try:
-        while batch := list(itertools.islice(rows, _ROWS_A_WRITE)):
+        while batch := list(itertools.islice(rows, rows_a_write)):
             yield b"".join(to_json(row) + b"\n" for row in batch)
     finally:
         if isinstance(rest, Generator):

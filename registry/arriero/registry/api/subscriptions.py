@@ -60,6 +60,14 @@ def list_rules(context: ContextDep, actor: ActorDep, account: PathText, name: Pa
     return json_stream(subscriptions.list_subscription_rules(context, account, name))
 
 
+@router.get("/{account}/{name}/waiting", summary="What waits for a subscription, with the reasons")
+def list_waiting(
+    context: ContextDep, actor: ActorDep, account: PathText, name: PathText
+) -> StreamingResponse:
+    del actor
+    return json_stream(subscriptions.list_waiting(context, account, name))
+
+
 @router.get("/{account}/{name}/rules/states", summary="States of the rules of a subscription")
 def list_states_of_one(
     context: ContextDep, actor: ActorDep, account: PathText, name: PathText, *, include_details: bool = False

@@ -108,6 +108,18 @@ class DidCalls(Transport):
         """Open or close a dataset or container."""
         self._call("PUT", f"/dids{segments(scope, name, 'status')}", body={"open": is_open})
 
+    def list_losses(self, *, scope: str | None = None, accepted: bool = False) -> Iterator[dict[str, Any]]:
+        """List lost files, the oldest loss first; with ``accepted`` also those that nobody waits for any more."""
+        params = {} if scope is None else {"scope": scope}
+        if accepted:
+            params["accepted"] = "true"
+        return self._stream("GET", "/losses", params=params)
+
+    def accept_losses(self, dids: Sequence[Did], *, reason: str | None = None) -> None:
+        """Say that lost files are not to be waited for any more; all of them, or none, of each thousand."""
+        for batch in batches([{"scope": did["scope"], "name": did["name"]} for did in dids], BULK):
+            self._call("POST", "/losses/accept", body={"dids": batch, "reason": reason}, idempotent=False)
+
     def get_metadata(self, scope: str, name: str, plugin: str = "ALL") -> dict[str, Any]:
         """Ask for the metadata of a DID."""
         answer: dict[str, Any] = self._call(

@@ -122,6 +122,10 @@ class RseCalls(Transport):
         """List everything that was measured of an RSE, oldest first, bytes."""
         return self._stream("GET", f"/rses{segments(rse, 'usage', 'history')}", params={"source": source})
 
+    def list_removable(self, rse: str) -> Iterator[dict[str, Any]]:
+        """List the replicas at an RSE that deletion may take: those that go at once first, then the least read."""
+        return self._stream("GET", f"/rses{segments(rse, 'removable')}")
+
     def set_rse_usage(
         self, rse: str, source: str, *, used: int | None, free: int | None, files: int | None = None
     ) -> None:

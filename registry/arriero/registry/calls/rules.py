@@ -7,6 +7,7 @@ from typing import Any
 from arriero.registry.calls.dids import Did
 from arriero.registry.calls.transport import Transport, segments
 from arriero.registry.errors import InvalidInput, NotFound
+from arriero.registry.explanations import RuleExplanation
 
 _RULE_ID = re.compile(r"[0-9a-f]{32}")
 _SHORTEST_PREFIX = 4
@@ -105,6 +106,14 @@ class RuleCalls(Transport):
         """Ask what holds a rule up."""
         answer: dict[str, Any] = self._call("GET", f"/rules{segments(rule_id, 'analysis')}")
         return answer
+
+    def explain_replication_rule(self, rule_id: str) -> RuleExplanation:
+        """Ask why a rule is as it is: its RSEs, what its files wait for, until when, and what can be done."""
+        return RuleExplanation.model_validate(self._call("GET", f"/rules{segments(rule_id, 'explain')}"))
+
+    def list_rule_history(self, rule_id: str) -> Iterator[dict[str, Any]]:
+        """List what happened to a rule: when, who (None for the system), from which state to which, and why."""
+        return self._stream("GET", f"/rules{segments(rule_id, 'history')}")
 
     def list_replication_rule_full_history(self, scope: str, name: str) -> Iterator[dict[str, Any]]:
         """List when rules on a DID came to be and when they went."""

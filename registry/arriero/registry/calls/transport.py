@@ -135,10 +135,16 @@ class Transport:
             response.close()
 
     def _stream(
-        self, method: str, path: str, *, body: object = None, params: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        params: Mapping[str, Any] | None = None,
+        wait_s: float = 0,
     ) -> Iterator[Any]:
         """Make a call that answers with a list; yield its items as they come. The call begins with the first."""
-        response = self._send(method, path, body, params, idempotent=True, stream=True)
+        response = self._send(method, path, body, params, idempotent=True, stream=True, wait_s=wait_s)
         try:
             kind = response.headers.get("content-type", "").partition(";")[0]
             if kind == STREAM_TYPE:

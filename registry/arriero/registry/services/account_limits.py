@@ -17,14 +17,15 @@ from arriero.registry.services.accounts import account_missing, require_account
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.limit_room import Demand, Room, room_left
-from arriero.registry.services.rse_names import matching, require_rse_id
+from arriero.registry.services.rse_names import index_of, matching, require_rse_id
 from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.states import DidType, RuleGrouping
 from arriero.registry.store import account_limits as store
 from arriero.registry.store import account_usage as usage_store
-from arriero.registry.store.evaluations import raise_evaluations
+from arriero.registry.store.evaluations import look_at_stuck
 from arriero.registry.store.rses import Rse, load_rses
 from arriero.rse.expression import parse
+from arriero.rse.rse_index import RseIndex
 
 MAX_EXPRESSION_CHARACTERS = 1000
 MAX_GLOBAL_LIMITS = 1000
@@ -123,7 +124,7 @@ def _change(
         store.lock_spending(connection, account_id)
         change(connection, account_id)
         # what found no room may have some now
-        raise_evaluations(connection, usage_store.rules_stuck(account_id))
+        look_at_stuck(connection, usage_store.rules_stuck(account_id))
         audit.record(connection, actor, Action.ACCOUNT_LIMIT_SET, account, **detail)
 
     context.database.run(work)
@@ -135,6 +136,7 @@ class _Measured:
     """All that a measurement needs, read in a fixed number of statements."""
 
     rses: Mapping[str, Rse]
+    index: RseIndex
     sizes: Mapping[int, int]
     held: Mapping[int, Mapping[int, int]]
 
@@ -143,7 +145,7 @@ class _Measured:
         rule = spec if not isinstance(spec, RuleSpec) else _as_row(spec)
         candidates = [
             rse.id
-            for rse in matching(self.rses, rule["rse_expression"])
+            for rse in matching(self.rses, self.index, rule["rse_expression"])
             if rse.writable or rule["ignore_availability"]
         ]
         apart = rule["grouping"] is RuleGrouping.NONE or (
@@ -205,8 +207,10 @@ def require_room(
     store.lock_spending(connection, account_id)
     to_come = usage_store.rules_to_come(connection, account_id)
     roots = [row["id"] for row in targets] + [row["did_id"] for row in to_come]
+    known = load_rses(connection)
     measured = _Measured(
-        load_rses(connection),
+        known,
+        index_of(known),
         usage_store.sizes_below(connection, roots),
         usage_store.held_below(connection, account_id, roots),
     )
@@ -224,10 +228,11 @@ def measure_room(connection: Connection, account_id: int, known: Mapping[str, Rs
     used = {rse_id: one.bytes for rse_id, one in usage_store.usage_of(connection, account_id).items()}
     local = store.local_limits(connection, account_id)
     shared = store.global_limits(connection, account_id)
+    index = index_of(known)
     return room_left(
         {known[name].id: limit for name, limit in local.items() if limit >= 0 and name in known},
         [
-            (expression, frozenset(rse.id for rse in matching(known, expression)), limit)
+            (expression, frozenset(rse.id for rse in matching(known, index, expression)), limit)
             for expression, limit in shared.items()
             if limit >= 0
         ],

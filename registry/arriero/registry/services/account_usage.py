@@ -12,7 +12,7 @@ from arriero.registry.schema.tables import account_usage_history
 from arriero.registry.services.account_limits import MAX_EXPRESSION_CHARACTERS
 from arriero.registry.services.accounts import require_account
 from arriero.registry.services.context import Context
-from arriero.registry.services.rse_names import matching, require_rse_id
+from arriero.registry.services.rse_names import index_of, matching, require_rse_id
 from arriero.registry.store import account_limits as limit_store
 from arriero.registry.store import account_usage as store
 from arriero.registry.store.account_usage import NOTHING, Usage
@@ -88,12 +88,13 @@ def list_global_usage(
     with context.database.snapshot() as connection:
         account_id = require_account(connection, account)
         known = load_rses(connection)
+        index = index_of(known)
         if expression is not None:
-            parse(expression).evaluate(rse.as_info() for rse in known.values())
+            parse(expression).evaluate(index)
         limits = limit_store.global_limits(connection, account_id)
         used = store.usage_of(connection, account_id)
     for one in limits if expression is None else [expression]:
-        there = [used[rse.id] for rse in matching(known, one) if rse.id in used]
+        there = [used[rse.id] for rse in matching(known, index, one) if rse.id in used]
         total = Usage(sum(each.files for each in there), sum(each.bytes for each in there))
         yield {"rse_expression": one, **_row(total, limits.get(one))}
 

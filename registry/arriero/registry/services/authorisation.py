@@ -35,6 +35,7 @@ class Action(StrEnum):
     DID_META_SET = "did_meta_set"
     DID_ERASE = "did_erase"
     DID_RESURRECT = "did_resurrect"
+    DID_ACCEPT_LOSS = "did_accept_loss"
     RSE_ADD = "rse_add"
     RSE_UPDATE = "rse_update"
     RSE_DELETE = "rse_delete"
@@ -58,6 +59,8 @@ class Action(StrEnum):
     BUTLER_ADD = "butler_add"
     ARRIVAL_CLAIM = "arrival_claim"
     ARRIVAL_REPORT = "arrival_report"
+    DOCTOR_EXAMINE = "doctor_examine"
+    DOCTOR_REPAIR = "doctor_repair"
     TOKEN_ADD = "token_add"  # noqa: S105 - the name of an action
     TOKEN_BIND = "token_bind"  # noqa: S105 - the name of an action
     TOKEN_REVOKE = "token_revoke"  # noqa: S105 - the name of an action
@@ -116,6 +119,7 @@ _POLICIES = MappingProxyType(
         # of what has expired; nobody else erases than the sweep
         Action.DID_ERASE: _ADMIN_ONLY,
         Action.DID_RESURRECT: _ADMIN_ONLY,
+        Action.DID_ACCEPT_LOSS: Policy(owner=_MANAGER),
         Action.RSE_ADD: _ADMIN_ONLY,
         Action.RSE_UPDATE: _ADMIN_ONLY,
         Action.RSE_DELETE: _ADMIN_ONLY,
@@ -141,6 +145,8 @@ _POLICIES = MappingProxyType(
         Action.BUTLER_ADD: _ADMIN_ONLY,
         Action.ARRIVAL_CLAIM: Policy(bound=_AGENT),
         Action.ARRIVAL_REPORT: Policy(bound=_AGENT),
+        Action.DOCTOR_EXAMINE: _ADMIN_ONLY,
+        Action.DOCTOR_REPAIR: _ADMIN_ONLY,
         Action.TOKEN_ADD: Policy(owner=_MANAGER),
         # what it is bound to gives rights that its account may not have
         Action.TOKEN_BIND: _ADMIN_ONLY,

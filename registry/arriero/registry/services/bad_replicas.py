@@ -23,10 +23,10 @@ from arriero.registry.services.rses import require_rse
 from arriero.registry.states import BadReplicaState, ReplicaState
 from arriero.registry.store import bad_replicas as store
 from arriero.registry.store import dids as did_store
-from arriero.registry.store import events
+from arriero.registry.store import events, losses
 from arriero.registry.store import replica_sets as sets
 from arriero.registry.store.arrivals import record_arrivals
-from arriero.registry.store.evaluations import raise_evaluations
+from arriero.registry.store.evaluations import look_at_files
 from arriero.registry.store.rses import load_rses
 
 MAX_REASON_CHARACTERS = 2000
@@ -275,12 +275,15 @@ def _take_effect(connection: Connection, actor: Actor, declaration: Declaration)
         expires_at=declaration.expires_at,
     )
     if declaration.state is BadReplicaState.BAD:
-        store.stop_locks(connection, declaration.sentence)
+        store.stop_locks(connection, declaration.sentence, account=actor.account)
     if declaration.state in _DECLARED:
         code = store.BAD_REPLICA if declaration.state is BadReplicaState.BAD else declaration.state.lower()
         store.set_state(connection, _DECLARED[declaration.state], code=code, reason=declaration.sentence)
     if declaration.state is BadReplicaState.BAD:
-        raise_evaluations(connection, sets.rules_awake())
+        rule_ids = sets.rules_with_locks(connection)
+        if losses.note(connection, sets.their_files()):
+            losses.name_on_locks(connection, rule_ids, sets.their_files())
+        look_at_files(connection, sets.locks_on_them())
 
 
 def _tell(
@@ -321,13 +324,14 @@ def end_unavailability(context: Context, *, limit: int = 1000) -> int:
         if not over:
             return 0
         sets.keep_only(connection, ((place, *key) for place, key in enumerate(over)))
-        waiting = frozenset(connection.scalars(store.waiting_rules()))
+        # rules before replicas (DESIGN section 11)
+        connection.execute(store.waiting_rules()).all()
         sets.hold_replicas(connection)
         store.end_outlived(connection)
         store.close(connection, BadReplicaState.RECOVERED, (BadReplicaState.TEMPORARY_UNAVAILABLE,))
         rows = [row for row in sets.found_replicas(connection) if row["state"] is ReplicaState.AVAILABLE]
         record_arrivals(connection, store.available_ones())
-        raise_evaluations(connection, waiting)
+        look_at_files(connection, store.stuck_locks())
         _tell(connection, BadReplicaState.RECOVERED, rows, None)
         return len(over)
 

@@ -22,7 +22,7 @@ from arriero.registry.states import DidType
 from arriero.registry.store import attachments as attachment_store
 from arriero.registry.store import contents as store
 from arriero.registry.store import dids as did_store
-from arriero.registry.store.evaluations import raise_evaluations
+from arriero.registry.store.evaluations import look_at_contents
 from arriero.registry.store.staging import stage, staged_children
 from arriero.registry.unsupported import ARCHIVES
 from arriero.rse.checksum import canonical_adler32, canonical_md5
@@ -74,6 +74,8 @@ def attach(
         )
     )
     context.doorbell.ring(Bell.EVALUATIONS)
+    if any(attachment.rse is not None for attachment in attachments):
+        context.doorbell.ring(Bell.SUBSCRIPTIONS)
 
 
 def attach_within(
@@ -95,7 +97,9 @@ def attach_within(
     for row in _current(connection, parents).values():
         _check_parent(row)
     _refuse_faults(connection)
-    if not ignore_duplicate:
+    if ignore_duplicate:
+        attachment_store.pass_over_attached(connection)
+    else:
         _refuse_attached(connection)
     attached = attachment_store.attach_staged(connection)
     if attachment_store.staged_collection_ids(connection) and attachment_store.is_circular(
@@ -106,7 +110,7 @@ def attach_within(
             rucio_class="UnsupportedOperation",
         )
     if attached:
-        raise_evaluations(connection, store.rules_above(parent_ids))
+        look_at_contents(connection, parent_ids, attachment_store.staged_pairs())
     first = f"{attachments[0].scope}:{attachments[0].name}" if attachments else ""
     audit.record(connection, actor, Action.DID_ATTACH, first, parents=len(parents), attached=attached)
 
@@ -158,7 +162,7 @@ def detach(context: Context, actor: Actor, scope: str, name: str, children: Sequ
                 rucio_class="DataIdentifierNotFound",
             )
         detached = attachment_store.detach_staged(connection)
-        raise_evaluations(connection, store.rules_above(parent_ids))
+        look_at_contents(connection, parent_ids, attachment_store.staged_pairs())
         audit.record(connection, actor, Action.DID_DETACH, f"{scope}:{name}", detached=detached)
 
     context.database.run(work)

@@ -18,8 +18,11 @@ from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.states import DidType
 from arriero.registry.store import contents as tree
 from arriero.registry.store import dids as store
+from arriero.registry.store import notifications
 from arriero.registry.store.did_sets import insert_staged, stage_dids
+from arriero.registry.store.losses import file_is_lost
 from arriero.registry.store.metadata import merge_staged_metadata
+from arriero.registry.store.subscription_items import note_dids, note_staged_dids
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +55,19 @@ def add_collections(context: Context, actor: Actor, new: Sequence[NewCollection]
     if len(new) > context.settings.max_bulk_items:
         raise InvalidInput(f"at most {context.settings.max_bulk_items} DIDs in one call")
 
-    def work(connection: Connection) -> None:
-        add_within(connection, context, actor, new)
+    def work(connection: Connection) -> bool:
+        return add_within(connection, context, actor, new)
 
     try:
-        context.database.run(work)
+        noted = context.database.run(work)
     except IntegrityError as error:
         with context.database.snapshot() as connection:
             found = store.find_dids(connection, [(one.scope, one.name) for one in new])
         raise _already_there(found) from error
     if any(one.rules or one.children for one in new):
         context.doorbell.ring(Bell.EVALUATIONS)
+    if noted:
+        context.doorbell.ring(Bell.SUBSCRIPTIONS)
 
 
 def _check_collection_type(did_type: str) -> None:
@@ -79,8 +84,14 @@ def _already_there(found: Mapping[tuple[str, str], Any]) -> Conflict:
     return Conflict(f"there is a DID {scope}:{name[:200]} already", rucio_class="DataIdentifierAlreadyExists")
 
 
-def add_within(connection: Connection, context: Context, actor: Actor, new: Sequence[NewCollection]) -> None:
-    """Do what `add_collections` does within a transaction that has begun; ring the bell after the commit."""
+def add_within(connection: Connection, context: Context, actor: Actor, new: Sequence[NewCollection]) -> bool:
+    """Do what `add_collections` does within a transaction that has begun; ring the bells after the commit.
+
+    Returns
+    -------
+    bool
+        Whether subscriptions have to look at them.
+    """
     for one in new:
         check_did_name(one.name)
         _check_collection_type(one.type)
@@ -110,6 +121,7 @@ def add_within(connection: Connection, context: Context, actor: Actor, new: Sequ
     )
     insert_staged(connection, actor.account_id)
     merge_staged_metadata(connection)
+    noted = note_staged_dids(connection)
     attachments = [
         contents.Attachment(one.scope, one.name, one.children, one.rse) for one in new if one.children
     ]
@@ -118,6 +130,7 @@ def add_within(connection: Connection, context: Context, actor: Actor, new: Sequ
     _add_rules(connection, actor, new)
     first = f"{new[0].scope}:{new[0].name}"
     audit.record(connection, actor, Action.DID_ADD, first, count=len(new))
+    return noted
 
 
 def _add_rules(connection: Connection, actor: Actor, new: Sequence[NewCollection]) -> None:
@@ -145,7 +158,8 @@ def get_did(context: Context, scope: str, name: str, *, with_totals: bool = Fals
     with context.database.snapshot() as connection:
         row = require_did(connection, scope, name)
         if row["type"] is DidType.FILE:
-            return {
+            lost = file_is_lost(connection, row["id"])
+            described = {
                 "scope": scope,
                 "name": name,
                 "type": row["type"],
@@ -155,6 +169,8 @@ def get_did(context: Context, scope: str, name: str, *, with_totals: bool = Fals
                 "md5": row["md5"],
                 "adler32": row["adler32"],
             }
+            # Rucio's word, in its answers about metadata; here only where there is something to say
+            return {**described, "availability": "LOST"} if lost else described
         length, size = tree.totals_below(connection, row["id"]) if with_totals else (None, None)
     return {
         "scope": scope,
@@ -178,7 +194,7 @@ def set_status(context: Context, actor: Actor, scope: str, name: str, *, is_open
         It is so already, or the DID is a file.
     """
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         owners = store.scopes_by_name(connection, [scope])
         if scope not in owners:
             raise did_missing(scope, name)
@@ -200,6 +216,10 @@ def set_status(context: Context, actor: Actor, scope: str, name: str, *, is_open
         payload = {"scope": scope, "name": name, "account": row["account"], "length": length, "bytes": size}
         event = "OPEN" if is_open else "CLOSE"
         store.append_event(connection, event, f"{scope}:{name}", payload)
+        if not is_open:
+            notifications.tell_closed(connection, row["id"], row["type"])
         audit.record(connection, actor, action, f"{scope}:{name}")
+        return not is_open and note_dids(connection, [row["id"]])
 
-    context.database.run(work)
+    if context.database.run(work):
+        context.doorbell.ring(Bell.SUBSCRIPTIONS)

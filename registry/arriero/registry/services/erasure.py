@@ -27,7 +27,7 @@ from arriero.registry.store import audit as audit_store
 from arriero.registry.store import contents as tree
 from arriero.registry.store import dids as did_store
 from arriero.registry.store import erasure as store
-from arriero.registry.store.evaluations import raise_evaluations
+from arriero.registry.store.evaluations import look_at_contents
 
 log = structlog.get_logger(__name__)
 
@@ -74,11 +74,11 @@ def erase_within(connection: Connection, *, did_id: int) -> bool:
         # given a new lifetime, a locked rule or another parent meanwhile: the next sweep looks again
         return False
     _end_rules(connection, did_id)
-    held = attachment_store.detach_where(connection, contents.c.parent_id == did_id)
+    # before the contents go: rules above look at what it held, and those that have yet to look at it, detached as it is
+    look_at_contents(connection, [did_id], tree.pairs_of(did_id))
     if parents:
-        waiting = tree.rules_above(parents)
         attachment_store.detach_where(connection, contents.c.child_id == did_id)
-        raise_evaluations(connection, waiting)
+    held = attachment_store.detach_where(connection, contents.c.parent_id == did_id)
     store.erase(connection, did_id)
     shown = f"{row['scope']}:{row['name']}"
     payload = {"scope": row["scope"], "name": row["name"], "account": row["account"]}

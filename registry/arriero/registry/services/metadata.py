@@ -7,7 +7,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, FromClause, RowMapping
 
-from arriero.registry.errors import InvalidInput, NotFound, Unsupported
+from arriero.registry.errors import InvalidInput, NotFound
+from arriero.registry.ports import Bell
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
@@ -16,8 +17,9 @@ from arriero.registry.services.names import holds_null_character
 from arriero.registry.store import dids as did_store
 from arriero.registry.store import metadata as store
 from arriero.registry.store.did_sets import named, set_staged_lifetimes, stage_dids
+from arriero.registry.store.losses import file_is_lost
 from arriero.registry.store.streaming import streamed
-from arriero.registry.unsupported import RE_EVALUATION
+from arriero.registry.store.subscription_items import note_dids, note_staged_dids
 
 MAX_META_BYTES = 256 * 1024
 """Of one DID, as JSON."""
@@ -29,6 +31,8 @@ MAX_LIFETIME_S = 10**10
 _INTEGERS = 2**63
 
 LIFETIME = "lifetime"
+IS_NEW = "is_new"
+"""Rucio's word for: have subscriptions look at it again."""
 _COLUMNS = frozenset(
     {
         "scope",
@@ -96,16 +100,14 @@ def encode(meta: Mapping[str, Any]) -> str:
     ------
     InvalidInput
         A key is not one or is not to be set, a value is not JSON, or it is too large or too deep.
-    Unsupported
-        It asks for subscriptions to be applied (``is_new``).
     """
     if len(meta) > MAX_META_KEYS:
         raise _refuse(f"at most {MAX_META_KEYS} keys of one DID in one call")
     for key in meta:
         if not key or len(key) > 255 or not key.isprintable():
             raise _refuse(f"{key[:80]!a} cannot be a key of the metadata")
-        if key == "is_new":
-            raise Unsupported(RE_EVALUATION)
+        if key == IS_NEW:
+            raise _refuse(f"{IS_NEW} is said of a DID that is there: subscriptions look at it again")
         if key in _COLUMNS:
             raise _refuse(f"{key} is not metadata that can be set")
         if key == LIFETIME:
@@ -145,7 +147,8 @@ def get_metadata(context: Context, scope: str, name: str, *, plugin: str = "ALL"
     with context.database.snapshot() as connection:
         row = require_did(connection, scope, name)
         own = store.metadata_of(connection, row["id"])
-    return _answer(row, own, _plugin(plugin))
+        lost = file_is_lost(connection, row["id"])
+    return _answer(row, own, _plugin(plugin), lost=lost)
 
 
 def _plugin(plugin: str) -> str:
@@ -158,7 +161,7 @@ def _plugin(plugin: str) -> str:
     return wanted
 
 
-def _answer(row: RowMapping, own: Mapping[str, Any], plugin: str) -> dict[str, Any]:
+def _answer(row: RowMapping, own: Mapping[str, Any], plugin: str, *, lost: bool) -> dict[str, Any]:
     if plugin == "JSON":
         return {key: value for key, value in own.items() if key not in _RUCIO_KEY_SET}
     columns = {
@@ -172,7 +175,7 @@ def _answer(row: RowMapping, own: Mapping[str, Any], plugin: str) -> dict[str, A
         "complete": None,
         "hidden": False,
         "suppressed": False,
-        "availability": "AVAILABLE",
+        "availability": "LOST" if lost else "AVAILABLE",
         "is_new": None,
         "purge_replicas": None,
         "access_cnt": None,
@@ -213,7 +216,8 @@ def get_metadata_bulk(
         with streamed(connection, store.described(keys)) as rows:
             for row in rows:
                 own = {**above.get((row["scope_id"], row["name"]), {}), **(row["meta"] or {})}
-                yield {"scope": row["scope"], "name": row["name"], **_answer(row, own, wanted)}
+                answer = _answer(row, own, wanted, lost=bool(row["is_lost"]))
+                yield {"scope": row["scope"], "name": row["name"], **answer}
 
 
 def _inherited(
@@ -252,7 +256,8 @@ def set_metadata(
     Parameters
     ----------
     changes
-        Scope, name and metadata of each. The key ``lifetime`` (seconds, or null for never) sets when it expires.
+        Scope, name and metadata of each. The key ``lifetime`` (seconds, or null for never) sets when it expires; the key
+        ``is_new`` (true) has every subscription look at it again, also those that were applied to it before.
     recursive
         Also of everything below them, at any depth; a lifetime is that of the DID itself only.
 
@@ -264,9 +269,10 @@ def set_metadata(
         Not metadata.
     """
     check_number(context, changes)
+    again = [(scope, name) for scope, name, meta in changes if _is_new(meta)]
     encoded = [_split(meta) for _, _, meta in changes]
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         rows = require_dids(connection, [(scope, name) for scope, name, _ in changes])
         scopes = did_store.scopes_by_name(connection, {scope for scope, _, _ in changes})
         for scope in scopes.values():
@@ -288,15 +294,26 @@ def set_metadata(
         audit.record(
             connection, actor, Action.DID_META_SET, target, count=len(changes), keys=keys, recursive=recursive
         )
+        noted = note_staged_dids(connection, below=recursive)
+        if again:
+            noted |= note_dids(connection, [rows[key]["id"] for key in again], again=True)
+        return noted
 
-    context.database.run(work)
+    if context.database.run(work):
+        context.doorbell.ring(Bell.SUBSCRIPTIONS)
 
 
 Split = tuple[Mapping[str, Any], bool, float | None]
 
 
+def _is_new(meta: Mapping[str, Any]) -> bool:
+    if IS_NEW in meta and meta[IS_NEW] is not True:
+        raise _refuse(f"{IS_NEW} can be true only: subscriptions look at the DID again")
+    return IS_NEW in meta
+
+
 def _split(meta: Mapping[str, Any]) -> Split:
-    rest = dict(meta)
+    rest = {key: value for key, value in meta.items() if key != IS_NEW}
     has_lifetime = LIFETIME in rest
     lifetime_s = check_lifetime(rest.pop(LIFETIME, None))
     encode(rest)
@@ -348,12 +365,14 @@ def delete_metadata(context: Context, actor: Actor, scope: str, name: str, key: 
         It has no such key.
     """
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> bool:
         row = require_did(connection, scope, name)
         owner = did_store.scopes_by_name(connection, {scope})[scope].owner
         authorize(actor, Action.DID_META_SET, Target(f"{scope}:{name}", owner=owner))
         if not store.delete_metadata_key(connection, row["id"], key):
             raise NotFound(f"{scope}:{name} has no metadata {key[:80]!r}", rucio_class="KeyNotFound")
         audit.record(connection, actor, Action.DID_META_SET, f"{scope}:{name}", removed=key)
+        return note_dids(connection, [row["id"]])
 
-    context.database.run(work)
+    if context.database.run(work):
+        context.doorbell.ring(Bell.SUBSCRIPTIONS)

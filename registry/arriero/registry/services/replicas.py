@@ -23,10 +23,11 @@ from arriero.registry.store import dids as did_store
 from arriero.registry.store import replicas as store
 from arriero.registry.store.arrivals import record_arrivals
 from arriero.registry.store.bad_replicas import recover_staged_files
-from arriero.registry.store.evaluations import raise_evaluations
+from arriero.registry.store.evaluations import look_at_files
 from arriero.registry.store.replica_paths import path_taken
 from arriero.registry.store.rses import Rse, load_rses, protocols_of
 from arriero.registry.store.staging import stage, staged_files
+from arriero.registry.store.subscription_items import note_files_between, note_staged_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +55,22 @@ def add_replicas(context: Context, actor: Actor, rse: str, files: Sequence[NewRe
     InvalidInput
         A name, size, checksum or PFN cannot be meant.
     """
-    context.database.run(lambda connection: register_within(connection, context, actor, rse, files))
+    noted = context.database.run(lambda connection: register_within(connection, context, actor, rse, files))
     context.doorbell.ring(Bell.EVALUATIONS)
+    if noted:
+        context.doorbell.ring(Bell.SUBSCRIPTIONS)
 
 
 def register_within(
     connection: Connection, context: Context, actor: Actor, rse_name: str, files: Sequence[NewReplica]
-) -> None:
-    """Do what `add_replicas` does within a transaction that has begun; ring the bell after the commit."""
+) -> bool:
+    """Do what `add_replicas` does within a transaction that has begun; ring the bells after the commit.
+
+    Returns
+    -------
+    bool
+        Whether subscriptions have to look at the files.
+    """
     if len(files) > context.settings.max_bulk_items:
         raise InvalidInput(f"at most {context.settings.max_bulk_items} files in one call")
     require_rse(connection, rse_name, hold=True)
@@ -75,12 +84,16 @@ def register_within(
         # nobody can have a lock on what was not there
         record_arrivals(connection, store.landed_new(rse.id, new))
         added = len(rows)
+        noted = note_files_between(connection, new)
     else:
         added = _register_known(connection, actor, rse, rows, denied)
+        # metadata may come to files that were known without any
+        noted = (added > 0 or any(file.meta for file in files)) and note_staged_files(connection)
     first = f"{files[0].scope}:{files[0].name}" if files else ""
     audit.record(
         connection, actor, Action.REPLICA_ADD, first, rse=rse_name, count=len(files), new_files=added
     )
+    return noted
 
 
 def _register_known(
@@ -101,7 +114,7 @@ def _register_known(
         _refuse_other_files(connection)
         store.learn_checksums(connection)
     _refuse_taken_paths(connection, rse)
-    waiting = store.lock_rules_waiting(connection, rse.id)
+    store.lock_rules_waiting(connection, rse.id)
     if new < len(rows):
         recover_staged_files(connection, rse.id, proven=True)
     store.insert_replicas(connection, rse.id)
@@ -115,7 +128,7 @@ def _register_known(
         )
     store.insert_metadata(connection)
     record_arrivals(connection, store.landed(rse.id))
-    raise_evaluations(connection, waiting)
+    look_at_files(connection, store.locks_waiting(rse.id))
     return new
 
 
@@ -247,7 +260,7 @@ def _change_states(
         ((*key, *values) for key, values in rows),
     )
     store.resolve_files(connection)
-    waiting = store.lock_rules_waiting(connection, rse_id)
+    store.lock_rules_waiting(connection, rse_id)
     for fault in store.staged_states(connection, rse_id):
         shown = f"{fault['scope']}:{fault['name'][:200]} at {rse}"
         if fault["state"] is None:
@@ -259,4 +272,4 @@ def _change_states(
     recover_staged_files(connection, rse_id, proven=False)
     store.set_states(connection, rse_id)
     record_arrivals(connection, store.landed(rse_id))
-    raise_evaluations(connection, waiting)
+    look_at_files(connection, store.locks_waiting(rse_id))

@@ -7,17 +7,22 @@ from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from arriero.registry.errors import Conflict, InvalidInput, NotFound
+from arriero.registry.ports import Bell
 from arriero.registry.schema.base import now
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
-from arriero.registry.services.rse_wakes import run_and_wake
+from arriero.registry.services.rse_wakes import run_and_wake, wake_for_space
 from arriero.registry.services.rses import require_rse
 from arriero.registry.store import rse_usage as store
 from arriero.registry.store.streaming import streamed
 
 CATALOGUE = "rucio"
 """Source of what the catalogue itself knows: counted when it is asked for, and written by nobody."""
+
+
+GROWTH = 0.01
+"""Part by which the room at an RSE has to grow to wake rules that wait for some; those wait out their time otherwise."""
 
 
 def list_usage(
@@ -100,12 +105,25 @@ def set_usage(context: Context, actor: Actor, name: str, measured: Mapping[str, 
             f"source {CATALOGUE!r} is what the catalogue counts itself: give yours another name"
         )
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> int | None:
         row = require_rse(connection, name, lock=True)
+        before = store.room(connection, row["id"])
         store.set_measured(connection, row["id"], {**measured, "updated_at": now()})
+        after = store.room(connection, row["id"])
         audit.record(connection, actor, Action.RSE_USAGE_SET, name, usage=dict(measured))
+        return row["id"] if _has_grown(before, after) else None
 
-    context.database.run(work)
+    grown = context.database.run(work)
+    # apart: an evaluation holds its rule and asks for RSEs
+    if grown is not None and context.database.run(lambda connection: wake_for_space(connection, grown)):
+        context.doorbell.ring(Bell.EVALUATIONS)
+
+
+def _has_grown(before: int | None, after: int | None) -> bool:
+    """Whether rules that wait for room should be looked at: not at each breath of a storage."""
+    if before is None:
+        return False
+    return after is None or after - before > before * GROWTH
 
 
 def list_limits(context: Context, name: str) -> dict[str, int]:

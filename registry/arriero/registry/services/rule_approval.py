@@ -16,7 +16,7 @@ from arriero.registry.services.rule_specs import check_comment
 from arriero.registry.services.rules import parse_rule_id, require_rule
 from arriero.registry.states import RuleState
 from arriero.registry.store import rules as store
-from arriero.registry.store.evaluations import raise_evaluations
+from arriero.registry.store.evaluations import look_at_rules
 from arriero.registry.store.rses import load_rses
 from arriero.registry.store.rule_history import append_history
 from arriero.rse.errors import InvalidExpression
@@ -71,7 +71,7 @@ def decide_rule(
             code="approved",
             reason=said[:1000],
         )
-        raise_evaluations(connection, select(rules.c.id).where(rules.c.id == row["id"]))
+        look_at_rules(connection, select(rules.c.id).where(rules.c.id == row["id"]))
 
     context.database.run(work)
     context.doorbell.ring(Bell.EVALUATIONS)

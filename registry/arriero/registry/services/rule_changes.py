@@ -6,13 +6,12 @@ Nothing is changed when one of the options cannot be.
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, literal, select
+from sqlalchemy import Connection, RowMapping, literal
 from sqlalchemy.exc import IntegrityError
 
 from arriero.registry.errors import Conflict, InvalidInput, Unsupported
 from arriero.registry.ports import Bell
 from arriero.registry.schema.base import after, now
-from arriero.registry.schema.tables import rules
 from arriero.registry.services import audit
 from arriero.registry.services.account_limits import require_room
 from arriero.registry.services.accounts import require_account
@@ -33,7 +32,7 @@ from arriero.registry.services.rules import added_meanwhile, duplicate_rule, par
 from arriero.registry.states import RuleState
 from arriero.registry.store import rule_work as work_store
 from arriero.registry.store import rules as store
-from arriero.registry.store.evaluations import raise_evaluations
+from arriero.registry.store.evaluations import look_at_rules, look_at_stuck
 from arriero.registry.store.rses import load_rses
 from arriero.registry.store.rule_history import append_history
 
@@ -254,7 +253,10 @@ def _set_work(
         reason = f"set {state} by {actor.account}" if state is not RuleState.INJECT else None
         values: dict[str, Any] = {"state": state, "code": BY_HAND if reason else None, "reason": reason}
         if state is RuleState.STUCK and row["state"] is not RuleState.STUCK:
-            values["stuck_at"] = now()
+            values["stuck_at"] = values["stuck_since"] = now()
+        if state is RuleState.INJECT:
+            # whoever has it go on gives it the whole time again
+            values["stuck_since"] = None
         store.update_rule(connection, row["id"], values)
     boosted = bool(options.get("boost_rule"))
     if boosted or state is RuleState.INJECT:
@@ -262,5 +264,5 @@ def _set_work(
     rests = (state or row["state"]) in (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
     if not rests and (boosted or state is not None):
         # what was taken back rests until its time comes, with the rule
-        due = select(rules.c.id).where(rules.c.id == row["id"])
-        raise_evaluations(connection, due, delay_s=0 if boosted or not taken_back else CANCELLED_REST_S)
+        look = look_at_rules if state is RuleState.INJECT else look_at_stuck
+        look(connection, [row["id"]], delay_s=0 if boosted or not taken_back else CANCELLED_REST_S)

@@ -1,7 +1,6 @@
 """What a rule may ask for: checked before anything is written, against the RSEs as they are now."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -14,6 +13,7 @@ from arriero.registry.states import RuleGrouping
 from arriero.registry.store.rses import Rse, load_rses
 from arriero.rse.errors import InvalidExpression
 from arriero.rse.expression import parse
+from arriero.rse.rse_index import RseIndex
 
 DEFAULT_ACTIVITY = "User Subscriptions"
 """Rucio's default."""
@@ -183,7 +183,7 @@ def check_activity(activity: object) -> None:
         raise InvalidInput("an activity has 1 to 50 characters", rucio_class="InvalidReplicationRule")
 
 
-def check_expression(known: Mapping[str, Rse], expression: str) -> None:
+def check_expression(index: RseIndex, expression: str) -> None:
     """Verify that an expression names RSEs.
 
     Raises
@@ -194,7 +194,7 @@ def check_expression(known: Mapping[str, Rse], expression: str) -> None:
         It cannot be read, or nothing satisfies it.
     """
     _check_length(expression)
-    parse(expression).evaluate(rse.as_info() for rse in known.values())
+    parse(expression).evaluate(index)
 
 
 def check_sources(known: dict[str, Rse], expression: object) -> None:

@@ -26,8 +26,8 @@ from arriero.registry.store import contents
 from arriero.registry.store import dids as did_store
 from arriero.registry.store import rules as store
 from arriero.registry.store import subscriptions as subscription_store
-from arriero.registry.store.evaluations import raise_evaluations
-from arriero.registry.store.rule_history import append_births, lives_of
+from arriero.registry.store.evaluations import look_at_rules
+from arriero.registry.store.rule_history import append_births
 from arriero.registry.store.streaming import streamed
 
 NOTIFICATIONS: Mapping[str, str] = {"N": "NO", "Y": "YES", "C": "CLOSE", "P": "PROGRESS"}
@@ -158,7 +158,7 @@ def add_within(
     append_births(connection, added, account=actor.account)
     if not spec.ask_approval:
         new = sql_select(rules.c.id).where(rules.c.uuid.in_(added))
-        raise_evaluations(connection, new, delay_s=spec.delay_injection_s)
+        look_at_rules(connection, new, delay_s=spec.delay_injection_s)
     audit.record(
         connection,
         actor,
@@ -324,37 +324,6 @@ def list_rules(context: Context, filters: Mapping[str, str]) -> Iterator[dict[st
         with streamed(connection, query) as rows:
             for row in rows:
                 yield wire_rule(row)
-
-
-def list_did_history(context: Context, scope: str, name: str) -> Iterator[dict[str, Any]]:
-    """List when rules on a DID came to be and when they went, also those that are there no more.
-
-    Raises
-    ------
-    NotFound
-        There is no such DID.
-    """
-    with context.database.snapshot() as connection:
-        row = did_store.find_dids(connection, [(scope, name)]).get((scope, name))
-        if row is None:
-            raise NotFound(
-                f"there is no DID {scope[:40]}:{name[:200]}, and so no rule on it", rucio_class="RuleNotFound"
-            )
-        with streamed(connection, lives_of(row["id"])) as lives:
-            for life in lives:
-                yield {
-                    "rule_id": life["rule_uuid"].hex,
-                    "account": life["owner"],
-                    "rse_expression": life["rse_expression"],
-                    "state": life["to_state"] or life["from_state"],
-                    "locks_ok_cnt": life["locks_ok"],
-                    "locks_replicating_cnt": life["locks_replicating"],
-                    "locks_stuck_cnt": life["locks_stuck"],
-                    "created_at": life["rule_created_at"],
-                    "updated_at": life["at"],
-                    "changed_by": life["account"],
-                    "reason": life["reason"],
-                }
 
 
 def list_did_rules(context: Context, scope: str, name: str) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import Connection
 
 from arriero.registry.errors import InvalidInput
+from arriero.registry.services.rse_names import index_of
 from arriero.registry.services.rule_filters import parse_grouping
 from arriero.registry.services.rule_specs import (
     MAX_LIFETIME_S,
@@ -24,6 +25,8 @@ MAX_JSON_BYTES = 64 * 1024
 MAX_TEMPLATES = 100
 MAX_PATTERN_CHARACTERS = 1000
 MAX_VALUES = 1000
+ALGORITHMS = ("associated_site", "exclude_site")
+"""How a chained template follows from the one before it."""
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. +-]{0,63}", re.ASCII)
@@ -53,9 +56,10 @@ def check_filter(given: object) -> dict[str, Any]:
     Parameters
     ----------
     given
-        ``scope``, ``account`` and ``did_type`` (one or a list), ``pattern`` and ``excluded_pattern`` (regular
-        expressions for names), ``min_avg_file_size`` and ``max_avg_file_size`` (bytes), ``split_rule``, and any key of
-        the metadata with one value or a list of them.
+        ``scope`` (regular expressions), ``account`` and ``did_type`` (one or a list; without ``did_type`` datasets and
+        containers), ``pattern`` and ``excluded_pattern`` (regular expressions for names), ``min_avg_file_size`` and
+        ``max_avg_file_size`` (bytes), ``split_rule``, ``is_open``, ``monotonic``, ``name``, and any key of the metadata
+        with one value or a list of them (texts are regular expressions). They are held against the beginning of a text.
 
     Raises
     ------
@@ -73,6 +77,12 @@ def check_filter(given: object) -> dict[str, Any]:
     if low is not None and high is not None and low > high:
         raise refused("filter: max_avg_file_size", "it is less than min_avg_file_size")
     return found
+
+
+def wants_files(checked: Mapping[str, Any]) -> bool:
+    """Whether a filter takes files: only one that says so does, as in Rucio."""
+    types = checked.get("did_type", [])
+    return DidType.FILE in [str(one).upper() for one in (types if isinstance(types, list) else [types])]
 
 
 def check_templates(connection: Connection, given: object) -> list[dict[str, Any]]:
@@ -94,7 +104,7 @@ def check_templates(connection: Connection, given: object) -> list[dict[str, Any
     if not isinstance(given, list) or not 1 <= len(given) <= MAX_TEMPLATES:
         raise refused("replication_rules", f"a list of 1 to {MAX_TEMPLATES} rule templates")
     found = [_object(f"replication_rules {number}", one) for number, one in enumerate(given, 1)]
-    known = load_rses(connection)
+    index = index_of(load_rses(connection))
     for number, template in enumerate(found, 1):
         where = f"replication_rules {number}"
         for key in ("rse_expression", "copies"):
@@ -106,11 +116,25 @@ def check_templates(connection: Connection, given: object) -> list[dict[str, Any
                 raise refused(f"{where}: {key[:64]!a}", f"unknown; the keys are {', '.join(_TEMPLATE)}")
             if value is not None:
                 check(f"{where}: {key}", value)
+        _check_chain(where, number, template)
         for key in ("rse_expression", "source_replica_expression"):
             if template.get(key):
-                check_expression(known, template[key])
+                check_expression(index, template[key])
     _bounded("replication_rules", found)
     return found
+
+
+def _check_chain(where: str, number: int, template: Mapping[str, Any]) -> None:
+    """Verify how a template follows from one before it."""
+    index = template.get("chained_idx")
+    if index is None:
+        return
+    if not 1 <= index < number:
+        raise refused(f"{where}: chained_idx", f"{index} is no template before this one")
+    if template.get("algorithm") not in ALGORITHMS:
+        raise refused(f"{where}: algorithm", f"a chained template needs one of {', '.join(ALGORITHMS)}")
+    if template["algorithm"] == "associated_site" and template.get("associated_site_idx") is None:
+        raise refused(f"{where}: associated_site_idx", "missing for associated_site")
 
 
 def _object(key: str, given: object) -> dict[str, Any]:
@@ -148,6 +172,57 @@ def _pattern(key: str, value: object) -> None:
         re.compile(str(value))
     except (re.error, OverflowError, RecursionError) as error:
         raise refused(key, f"no regular expression: {error}") from error
+    if may_take_for_ever(str(value)):
+        raise refused(
+            key,
+            "a repeated group in which something is repeated or may be one of several, or more than "
+            f"{MAX_REPEATS} repetitions: on some names it would take for ever; write it without",
+        )
+
+
+MAX_REPEATS = 8
+"""Unbounded repetitions in a regular expression."""
+
+_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}|.", re.DOTALL)
+
+
+def may_take_for_ever(pattern: str) -> bool:
+    """Whether a text that nearly fits could hold up the matching, which nothing can interrupt.
+
+    A repeated group with a repetition or a choice in it may take time that grows exponentially.
+    """
+    tokens = _TOKEN.findall(pattern)
+    repeats, inside = 0, [False]
+    for part, following in zip(tokens, [*tokens[1:], ""], strict=True):
+        if part == "(":
+            inside.append(False)
+        elif part == ")" and len(inside) > 1:
+            held = inside.pop()
+            if held and _repeats(following):
+                return True
+            inside[-1] = inside[-1] or held
+        elif part == "|":
+            inside[-1] = True
+        elif _repeats(part):
+            repeats += 1
+            inside[-1] = True
+    return repeats > MAX_REPEATS
+
+
+def _repeats(part: str) -> bool:
+    """Whether a part of a pattern repeats what stands before it, many times."""
+    if part in ("*", "+"):
+        return True
+    if not part.startswith("{") or not any(one.isdigit() for one in part):
+        return False
+    most = part[1:-1].rpartition(",")[2]
+    return not most or int(most) > 10
+
+
+def _patterns(key: str, value: object) -> None:
+    _texts(key, value)
+    for one in value if isinstance(value, list) else [value]:
+        _pattern(key, one)
 
 
 def _size(key: str, value: object) -> None:
@@ -173,7 +248,7 @@ def _check_metadata(key: str, value: object) -> None:
         raise refused(key, f"1 to {MAX_VALUES} values")
     for one in values:
         if isinstance(one, str):
-            _text(key, one)
+            _pattern(key, one)
         elif not isinstance(one, (bool, int, float)):
             raise refused(key, "a text, a number, true or false, or a list of these")
 
@@ -228,8 +303,13 @@ def _notify(key: str, value: object) -> None:
         raise refused(key, "Y, N, C or P")
 
 
+def _index(key: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TEMPLATES:
+        raise refused(key, f"a whole number from 1 to {MAX_TEMPLATES}")
+
+
 _FILTER: Mapping[str, Callable[[str, object], None]] = {
-    "scope": _texts,
+    "scope": _patterns,
     "account": _texts,
     "did_type": _did_types,
     "pattern": _pattern,
@@ -262,7 +342,7 @@ _TEMPLATE: Mapping[str, Callable[[str, object], None]] = {
     "meta": _bounded,
     "split_rule": _yes_or_no,
     "split_container": _yes_or_no,
-    "chained_idx": _number(1, MAX_TEMPLATES),
+    "chained_idx": _index,
     "algorithm": _text,
-    "associated_site_idx": _number(1, MAX_TEMPLATES),
+    "associated_site_idx": _index,
 }

@@ -1,43 +1,31 @@
-"""Subscriptions: standing wishes for data that is to come. Kept and listed here, never applied."""
+"""Subscriptions: standing wishes for data that is to come. Kept and listed here; the scheduler applies them.
 
-from collections.abc import Callable, Iterator, Mapping
+What is written here tells the scheduler where to look: a subscription that becomes active, or whose filter changes, waits
+for whoever is changing DIDs at this moment, so that no DID falls between the past and what is noted.
+"""
+
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
-from sqlalchemy import Connection, RowMapping, literal
+from sqlalchemy import Connection, RowMapping
 
 from arriero.registry.errors import Conflict, NotFound
-from arriero.registry.schema.base import after
+from arriero.registry.ports import Bell
 from arriero.registry.schema.tables import rules
 from arriero.registry.services import audit
 from arriero.registry.services.accounts import require_account
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.rules import wire_rule
-from arriero.registry.services.subscription_specs import check_filter, check_name, check_templates, refused
-from arriero.registry.states import SUBSCRIPTION_LETTERS, SubscriptionState
+from arriero.registry.services.subscription_options import checked_options
+from arriero.registry.services.subscription_specs import check_name
+from arriero.registry.states import SubscriptionState
 from arriero.registry.store import rules as rule_store
+from arriero.registry.store import subscription_items as items
 from arriero.registry.store import subscriptions as store
 from arriero.registry.store.streaming import streamed
-
-MAX_COMMENT_CHARACTERS = 4000
-MAX_LIFETIME_DAYS = 36_500
-PRIORITIES = range(10)
-"""Lower goes first."""
-
-_KEYS = frozenset(
-    {
-        "filter",
-        "replication_rules",
-        "comments",
-        "lifetime",
-        "retroactive",
-        "dry_run",
-        "priority",
-        "state",
-    }
-)
 
 
 def add_subscription(
@@ -51,7 +39,8 @@ def add_subscription(
         Whose it is, and whose rules it makes.
     options
         Rucio's: ``filter`` and ``replication_rules`` (see `subscription_specs`), ``comments``, ``lifetime`` (days; none
-        or false for ever), ``retroactive``, ``dry_run``, ``priority`` (0 to 9, lower goes first; 3).
+        or false for ever), ``retroactive`` (every DID that there is is looked at once), ``dry_run`` (an event tells what
+        would be done, and nothing is), ``priority`` (0 to 9, lower goes first; 3).
 
     Raises
     ------
@@ -68,21 +57,28 @@ def add_subscription(
         authorize(actor, Action.SUBSCRIPTION_ADD, Target(f"{account}/{name}", owner=account))
         account_id = require_account(connection, account)
         check_name(name)
-        values = _values(connection, {"filter": None, "replication_rules": None, **options}, is_new=True)
+        values = checked_options(
+            connection, {"filter": None, "replication_rules": None, **options}, is_new=True
+        )
+        items.wait_for_registrations(connection)
         store.lock_account(connection, account_id)
         if store.find(connection, account, name) is not None:
             raise Conflict(
                 f"account {account} has a subscription {name} already: update it, or choose another name",
                 rucio_class="SubscriptionDuplicate",
             )
-        store.insert_subscription(
+        added = store.insert_subscription(
             connection, {"uuid": uuid, "name": name, "account_id": account_id, **values}
         )
+        if values.get("retroactive"):
+            items.note_past(connection, added)
         audit.record(
             connection, actor, Action.SUBSCRIPTION_ADD, f"{account}/{name}", id=uuid.hex, **_said(options)
         )
 
     context.database.run(work)
+    if options.get("retroactive"):
+        context.doorbell.ring(Bell.SUBSCRIPTIONS)
     return uuid
 
 
@@ -95,7 +91,8 @@ def update_subscription(
     ----------
     options
         As of `add_subscription`, and ``state`` (ACTIVE or INACTIVE). What is None stays as it is; ``lifetime`` false is
-        for ever.
+        for ever; ``retroactive`` true has the past looked at again, from its beginning. What waits for one that becomes
+        INACTIVE is forgotten.
 
     Raises
     ------
@@ -107,13 +104,19 @@ def update_subscription(
 
     def work(connection: Connection) -> None:
         authorize(actor, Action.SUBSCRIPTION_UPDATE, Target(f"{account}/{name}", owner=account))
+        given = {key: value for key, value in options.items() if value is not None}
+        if _WIDENING & given.keys():
+            items.wait_for_registrations(connection)
         row = store.find(connection, account, name, lock=True)
         if row is None:
             raise _missing(account, name)
-        given = {key: value for key, value in options.items() if value is not None}
-        values = _values(connection, given, is_new=False)
+        values = checked_options(connection, given, is_new=False)
+        if row["state"] is SubscriptionState.BROKEN and _SPEC & values.keys():
+            # corrected, as far as anybody can tell
+            values = {"state": SubscriptionState.ACTIVE, "code": None, "reason": None, **values}
         if values:
             store.update_subscription(connection, row["id"], values)
+        _tell(connection, row["id"], values.get("state", row["state"]), values)
         before = {key: row[_COLUMNS[key]] for key in given if key in _COLUMNS}
         audit.record(
             connection,
@@ -125,6 +128,36 @@ def update_subscription(
         )
 
     context.database.run(work)
+    context.doorbell.ring(Bell.SUBSCRIPTIONS)
+
+
+_SPEC = frozenset({"filter", "replication_rules"})
+_WIDENING = frozenset({"filter", "state", "retroactive"})
+"""Options that may have DIDs looked at which nobody looks at now."""
+
+
+def _tell(
+    connection: Connection, subscription_id: int, state: SubscriptionState, values: Mapping[str, Any]
+) -> None:
+    """Have the queue follow a change."""
+    if state is SubscriptionState.INACTIVE:
+        items.forget(connection, subscription_id)
+        return
+    items.wake(connection, subscription_id)
+    if values.get("retroactive"):
+        items.note_past(connection, subscription_id)
+
+
+def end_subscriptions(context: Context) -> int:
+    """Put the subscriptions to rest whose lifetime is over; give how many."""
+
+    def work(connection: Connection) -> int:
+        ended = store.end_expired(connection)
+        for subscription_id in ended:
+            items.forget(connection, subscription_id)
+        return len(ended)
+
+    return context.database.run(work)
 
 
 _COLUMNS = {
@@ -145,73 +178,6 @@ def _said(options: Mapping[str, Any]) -> dict[str, Any]:
 def _missing(account: str | None, name: str) -> NotFound:
     who = "nobody has a" if account is None else f"account {account[:40]} has no"
     return NotFound(f"{who} subscription {name[:80]!a}", rucio_class="SubscriptionNotFound")
-
-
-def _values(connection: Connection, options: Mapping[str, Any], *, is_new: bool) -> dict[str, Any]:
-    unknown = sorted(set(options) - _KEYS)
-    if unknown:
-        raise refused(unknown[0][:64], f"unknown; the options are {', '.join(sorted(_KEYS))}")
-    values: dict[str, Any] = {}
-    if "filter" in options:
-        values["filter"] = check_filter(options["filter"])
-    if "replication_rules" in options:
-        values["replication_rules"] = check_templates(connection, options["replication_rules"])
-    if options.get("lifetime") is not None:
-        values["expires_at"] = _expiry(options["lifetime"])
-    for key, check in _PLAIN.items():
-        if options.get(key) is not None:
-            values[key] = check(key, options[key])
-    if options.get("state") is not None:
-        if is_new:
-            raise refused("state", "a new subscription is ACTIVE")
-        values |= {"state": _state(options["state"]), "code": None, "reason": None}
-    return values
-
-
-def _expiry(lifetime: object) -> Any:
-    if lifetime is False:
-        return None
-    is_number = isinstance(lifetime, (int, float)) and not isinstance(lifetime, bool)
-    if not is_number or not 0 <= float(str(lifetime)) <= MAX_LIFETIME_DAYS:
-        raise refused("lifetime", f"a number of days from 0 to {MAX_LIFETIME_DAYS}, or false for ever")
-    return after(literal(float(str(lifetime)) * 86_400))
-
-
-def _comments(key: str, given: object) -> str:
-    if not isinstance(given, str) or len(given) > MAX_COMMENT_CHARACTERS:
-        raise refused(key, f"a text of at most {MAX_COMMENT_CHARACTERS} characters")
-    return given
-
-
-def _yes_or_no(key: str, given: object) -> bool:
-    if not isinstance(given, bool):
-        raise refused(key, "true or false")
-    return given
-
-
-def _priority(key: str, given: object) -> int:
-    # the official command line sends its option as it was typed
-    number = int(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
-    if isinstance(number, bool) or not isinstance(number, int) or number not in PRIORITIES:
-        raise refused(key, f"a whole number from 0 to {PRIORITIES[-1]}, lower goes first")
-    return number
-
-
-_PLAIN: Mapping[str, Callable[[str, object], Any]] = {
-    "comments": _comments,
-    "retroactive": _yes_or_no,
-    "dry_run": _yes_or_no,
-    "priority": _priority,
-}
-
-
-def _state(given: object) -> SubscriptionState:
-    letters = {letter: state for state, letter in SUBSCRIPTION_LETTERS.items()}
-    word = str(given).upper()
-    state = letters.get(word) or SubscriptionState.__members__.get(word)
-    if state not in (SubscriptionState.ACTIVE, SubscriptionState.INACTIVE):
-        raise refused("state", "ACTIVE or INACTIVE")
-    return state
 
 
 def list_subscriptions(
@@ -294,6 +260,33 @@ def list_subscription_rules(context: Context, account: str, name: str) -> Iterat
         with streamed(connection, query) as found:
             for rule in found:
                 yield wire_rule(rule)
+
+
+def list_waiting(context: Context, account: str, name: str) -> Iterator[dict[str, Any]]:
+    """List what waits for a subscription: DIDs that it could not be applied to, and how far it is with the past.
+
+    Raises
+    ------
+    NotFound
+        There is no such subscription.
+    """
+    with context.database.snapshot() as connection:
+        row = store.find(connection, account, name)
+        if row is None:
+            raise _missing(account, name)
+        with streamed(connection, items.waiting(row["id"])) as found:
+            for one in found:
+                is_one = one["first_did_id"] == one["last_did_id"]
+                yield {
+                    "scope": one["scope"],
+                    "name": one["name"],
+                    "remaining_dids": None if is_one else one["last_did_id"] - one["first_did_id"] + 1,
+                    "attempt": one["attempt"],
+                    "not_before": one["not_before"],
+                    "code": one["code"],
+                    "reason": one["reason"],
+                    "created_at": one["created_at"],
+                }
 
 
 def list_rule_states(

@@ -12,6 +12,7 @@ from arriero.registry.errors import InvalidInput, NotFound
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
+from arriero.registry.services.rse_names import index_of
 from arriero.registry.services.rule_specs import check_activity, check_expression
 from arriero.registry.states import TransferDirection
 from arriero.registry.store import transfer_limits as store
@@ -94,7 +95,7 @@ def set_limit(
         authorize(actor, Action.TRANSFER_LIMIT_SET, Target(expression[:200]))
         if activity is not None:
             check_activity(activity)
-        check_expression(load_rses(connection), expression)
+        check_expression(index_of(load_rses(connection)), expression)
         store.set_limit(connection, expression, direction, activity or "", values)
         audit.record(
             connection,

@@ -6,6 +6,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
+    Select,
     and_,
     delete,
     exists,
@@ -106,6 +107,19 @@ def staged_presence(connection: Connection, *, attached: bool) -> RowMapping | N
         .limit(1)
     )
     return connection.execute(query).mappings().one_or_none()
+
+
+def pass_over_attached(connection: Connection) -> None:
+    """Forget the staged children that are attached already."""
+    staged = staged_children.c
+    held = exists().where(contents.c.parent_id == staged.parent_id, contents.c.child_id == staged.child_id)
+    connection.execute(delete(staged_children).where(held))
+
+
+def staged_pairs() -> Select[tuple[int, int]]:
+    """Query for the ids of the staged children that are there, each with its parent's first."""
+    staged = staged_children.c
+    return select(staged.parent_id, staged.child_id).where(staged.child_id.is_not(None))
 
 
 def attach_staged(connection: Connection) -> int:

@@ -93,7 +93,13 @@ def recover_staged_files(connection: Connection, rse_id: int, *, proven: bool) -
     if proven:
         said.append(or_(staged.adler32.is_not(None), staged.md5.is_not(None)))
     good = select(staged.file_id).where(*said)
-    settled = (ReplicaState.BAD, ReplicaState.TEMPORARY_UNAVAILABLE)
+    # a BAD one may be about to be replaced
+    settled = (
+        ReplicaState.BAD,
+        ReplicaState.TEMPORARY_UNAVAILABLE,
+        ReplicaState.UNAVAILABLE,
+        ReplicaState.COPYING,
+    )
     there = select(replicas.c.file_id).where(
         replicas.c.rse_id == rse_id, replicas.c.state.in_(settled), replicas.c.file_id.in_(good)
     )
@@ -136,8 +142,16 @@ def set_state(
     )
 
 
-def stop_locks(connection: Connection, reason: str) -> None:
-    """Have the locks on the staged replicas STUCK, with the counts, states and history of their rules."""
+def stop_locks(connection: Connection, reason: str, *, account: str) -> None:
+    """Have the locks on the staged replicas STUCK, with the counts, states and history of their rules.
+
+    Parameters
+    ----------
+    reason
+        Why.
+    account
+        Who said so.
+    """
     per_rule = (
         select(
             locks.c.rule_id,
@@ -152,12 +166,13 @@ def stop_locks(connection: Connection, reason: str) -> None:
     history = select(
         rules.c.uuid,
         now(),
+        literal(account),
         cast(rules.c.state, Text),
         literal(RuleState.STUCK.value),
         literal(BAD_REPLICA),
         literal(reason),
     ).where(rules.c.id.in_(concerned), rules.c.state.in_((RuleState.OK, RuleState.REPLICATING)))
-    columns = ["rule_uuid", "at", "from_state", "to_state", "code", "reason"]
+    columns = ["rule_uuid", "at", "account", "from_state", "to_state", "code", "reason"]
     connection.execute(insert(rule_history).from_select(columns, history, include_defaults=False))
     working = rules.c.state.in_(_WORKING)
     since = case((rules.c.state == RuleState.STUCK, rules.c.stuck_at), else_=now())
@@ -172,6 +187,7 @@ def stop_locks(connection: Connection, reason: str) -> None:
             code=case((working, BAD_REPLICA), else_=rules.c.code),
             reason=case((working, reason), else_=rules.c.reason),
             stuck_at=case((working, since), else_=rules.c.stuck_at),
+            stuck_since=case((working, func.coalesce(rules.c.stuck_since, now())), else_=rules.c.stuck_since),
             updated_at=now(),
         )
     )
@@ -216,15 +232,19 @@ def end_outlived(connection: Connection) -> None:
     )
 
 
-def waiting_rules() -> Select[Any]:
-    """Query for the rules that have a lock that is STUCK on one of the staged files, wherever."""
-    asleep = (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
-    stuck = select(locks.c.rule_id).where(
+def stuck_locks() -> Select[tuple[int, int]]:
+    """Query for the locks that are STUCK on one of the staged files, wherever: the rule and the file."""
+    return select(locks.c.rule_id, locks.c.file_id).where(
         locks.c.state == LockState.STUCK, locks.c.file_id.in_(select(staged_replicas.c.file_id))
     )
+
+
+def waiting_rules() -> Select[Any]:
+    """Query for the rules that have a lock that is STUCK on one of the staged files, wherever."""
+    stuck = stuck_locks().subquery("stuck")
     return (
         select(rules.c.id)
-        .where(rules.c.id.in_(stuck), rules.c.state.not_in(asleep))
+        .where(rules.c.id.in_(select(stuck.c.rule_id)))
         .order_by(rules.c.id)
         .with_for_update(read=True, key_share=True, of=rules)
     )

@@ -16,17 +16,15 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    text,
     union,
 )
 
 from arriero.registry.dialect import insert_into
 from arriero.registry.schema.base import now
-from arriero.registry.schema.tables import contents, did_meta, dids, rules, scopes
-from arriero.registry.states import DidType, RuleState
+from arriero.registry.schema.tables import contents, did_meta, dids, evaluation_items, rules, scopes
+from arriero.registry.states import DidType
 from arriero.registry.store.json_filters import is_one_of
-
-_NOT_EVALUATED = (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
-"""Rules that no change of contents wakes; being resumed or approved has them look at everything."""
 
 
 def ancestors(ids: Iterable[int]) -> CTE:
@@ -40,9 +38,10 @@ def ancestor_ids(connection: Connection, ids: Iterable[int]) -> frozenset[int]:
     return frozenset(connection.scalars(select(ancestors(ids).c.id)))
 
 
-def collections_below(ids: Iterable[int]) -> CTE:
+def collections_below(ids: Iterable[int] | Select[Any]) -> CTE:
     """DIDs and the collections below them, columns ``id`` and ``type``; the files of datasets are not looked at."""
-    down = select(dids.c.id, dids.c.type).where(dids.c.id.in_(list(ids))).cte("collections", recursive=True)
+    chosen = ids if isinstance(ids, Select) else list(ids)
+    down = select(dids.c.id, dids.c.type).where(dids.c.id.in_(chosen)).cte("collections", recursive=True)
     child = dids.alias("child")
     return down.union(
         select(child.c.id, child.c.type)
@@ -247,13 +246,45 @@ def totals_below(connection: Connection, did_id: int) -> tuple[int, int]:
     return int(count), int(total)
 
 
-def rules_above(ids: Iterable[int]) -> Select[tuple[int]]:
-    """Query for the ids of the rules on DIDs or anything above them that changes of contents wake.
+def pairs_of(parent_id: int) -> Select[tuple[int, int]]:
+    """Query for the id of a collection and that of each of its children."""
+    return select(contents.c.parent_id, contents.c.child_id).where(contents.c.parent_id == parent_id)
 
-    It waits for a rule that is being taken away at this moment, and passes it over.
+
+_IS_LOOKED_AT = text("evaluation_items.kind IN ('DATASET', 'CONTAINER')")
+"""Spelt out, so that both databases see that the partial index serves."""
+
+
+def rules_above(ids: Iterable[int]) -> Select[Any]:
+    """Query for the ids of the rules on DIDs or anything above them, and of those that have yet to look at one of these.
+
+    What is detached from a collection that was itself detached before is in no rule's contents any more: only that the
+    rule has yet to look at the collection leads to it. It waits for a rule that is being taken away at this moment, and
+    passes it over.
     """
+    above = select(ancestors(ids).c.id)
+    on_them = select(rules.c.id).where(rules.c.did_id.in_(above))
+    looking = select(evaluation_items.c.rule_id).where(_IS_LOOKED_AT, evaluation_items.c.did_id.in_(above))
     return (
         select(rules.c.id)
-        .where(rules.c.did_id.in_(select(ancestors(ids).c.id)), rules.c.state.not_in(_NOT_EVALUATED))
+        .where(rules.c.id.in_(on_them.union(looking)))
+        .order_by(rules.c.id)
         .with_for_update(read=True, key_share=True, of=rules)
     )
+
+
+def rules_above_each(ids: Iterable[int]) -> Subquery:
+    """What `rules_above` finds, each with the DID that it is above: ``parent_id`` and ``rule_id``."""
+    up = (
+        select(dids.c.id.label("parent_id"), dids.c.id.label("id"))
+        .where(dids.c.id.in_(list(ids)))
+        .cte("above_each", recursive=True)
+    )
+    up = up.union(select(up.c.parent_id, contents.c.parent_id).join(contents, contents.c.child_id == up.c.id))
+    on_them = select(up.c.parent_id, rules.c.id.label("rule_id")).join(rules, rules.c.did_id == up.c.id)
+    looking = (
+        select(up.c.parent_id, evaluation_items.c.rule_id)
+        .join(evaluation_items, evaluation_items.c.did_id == up.c.id)
+        .where(_IS_LOOKED_AT)
+    )
+    return on_them.union(looking).subquery("rules_above_each")

@@ -18,6 +18,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from arriero.registry.dialect import id_rows
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import (
     contents,
@@ -28,6 +29,7 @@ from arriero.registry.schema.tables import (
     dids,
     rules,
     scopes,
+    unplaced_groups,
 )
 from arriero.registry.states import DidType
 from arriero.registry.store.did_sets import named
@@ -88,6 +90,12 @@ def rules_on(connection: Connection, did_id: int) -> Sequence[RowMapping]:
     return connection.execute(query).mappings().all()
 
 
+def rules_on_files(connection: Connection, file_ids: Sequence[int]) -> Sequence[RowMapping]:
+    """Lock the rules on any of some files, in the order of their ids, and give them."""
+    query = rule_query().where(rules.c.did_id.in_(id_rows(connection, file_ids))).order_by(rules.c.id)
+    return connection.execute(query.with_for_update(of=rules)).mappings().all()
+
+
 def parents_of(connection: Connection, did_id: int) -> list[int]:
     """Ids of what holds a DID directly."""
     return list(
@@ -110,6 +118,7 @@ def erase(connection: Connection, did_id: int) -> None:
     )
     # what rules above it had decided for it as a group
     connection.execute(delete(dataset_locks).where(dataset_locks.c.group_id == did_id))
+    connection.execute(delete(unplaced_groups).where(unplaced_groups.c.group_id == did_id))
     connection.execute(delete(did_meta).where(did_meta.c.did_id == did_id))
     connection.execute(delete(dids).where(dids.c.id == did_id))
 

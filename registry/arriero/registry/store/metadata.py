@@ -22,6 +22,7 @@ from arriero.registry.schema.tables import accounts, contents, did_meta, dids, s
 from arriero.registry.store.contents import everything_below
 from arriero.registry.store.did_sets import staged_dids
 from arriero.registry.store.json import json_merge, json_of
+from arriero.registry.store.losses import is_lost
 
 MAX_INHERITANCE = 20
 """Levels of collections from which a DID inherits."""
@@ -116,7 +117,13 @@ def described(keys: FromClause) -> Select[Any]:
         Of `arriero.registry.store.did_sets.named`.
     """
     return (
-        select(dids, scopes.c.name.label("scope"), accounts.c.name.label("account"), did_meta.c.meta)
+        select(
+            dids,
+            scopes.c.name.label("scope"),
+            accounts.c.name.label("account"),
+            did_meta.c.meta,
+            is_lost(dids.c.id).label("is_lost"),
+        )
         .select_from(keys)
         .join(dids, (dids.c.scope_id == keys.c.scope_id) & (dids.c.name == keys.c.name))
         .join(scopes, scopes.c.id == dids.c.scope_id)

@@ -4,7 +4,6 @@ One temporary table carries them; every statement here works on all of them at o
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -25,7 +24,6 @@ from sqlalchemy import (
 )
 
 from arriero.registry.schema.tables import accounts, dids, locks, replicas, rses, rules, scopes
-from arriero.registry.states import RuleState
 from arriero.registry.store.dids import in_chunks
 from arriero.registry.store.staging import stage
 
@@ -48,7 +46,6 @@ Candidate = tuple[int, int, int | None, str | None, str | None]
 
 _KEY = and_(replicas.c.file_id == staged_replicas.c.file_id, replicas.c.rse_id == staged_replicas.c.rse_id)
 _LOCK = and_(locks.c.file_id == staged_replicas.c.file_id, locks.c.rse_id == staged_replicas.c.rse_id)
-_ASLEEP = (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
 
 
 def stage_candidates(connection: Connection, candidates: Iterable[Candidate]) -> None:
@@ -155,6 +152,11 @@ def hold_replicas(connection: Connection) -> None:
     connection.execute(select(func.count()).select_from(query.subquery())).all()
 
 
-def rules_awake() -> Select[Any]:
-    """Query for the rules with locks on the replicas that an evaluation may change."""
-    return select(rules.c.id).where(rules.c.id.in_(_locking_rules()), rules.c.state.not_in(_ASLEEP))
+def locks_on_them() -> Select[tuple[int, int]]:
+    """Query for the locks on the replicas: the rule and the file."""
+    return select(locks.c.rule_id, locks.c.file_id).join(staged_replicas, _LOCK)
+
+
+def their_files() -> Select[tuple[int]]:
+    """Query for the files of the replicas, each once."""
+    return select(staged_replicas.c.file_id).distinct()

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from arriero.registry.dialect import Load, bulk_insert_new, insert_into, reserve_ids
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import butler_rses, did_meta, dids, locks, replicas, rules, scopes
-from arriero.registry.states import DidType, LockState, ReplicaState, RuleState
+from arriero.registry.states import DidType, LockState, ReplicaState
 from arriero.registry.store.json import json_of
 from arriero.registry.store.staging import stage, staged_files
 
@@ -57,7 +57,16 @@ _FILE_COLUMNS = [
     "created_at",
     "updated_at",
 ]
-_REPLICA_COLUMNS = ["file_id", "rse_id", "bytes", "state", "path", "created_at", "updated_at"]
+_REPLICA_COLUMNS = [
+    "file_id",
+    "rse_id",
+    "bytes",
+    "state",
+    "path",
+    "created_at",
+    "updated_at",
+    "announced_at",
+]
 
 NewFileRow = tuple[int, str, int, str | None, str | None, int, str, str | None, str | None]
 """A file to register: scope_id, name, bytes, adler32, md5, spread, state, path, meta."""
@@ -83,8 +92,10 @@ def add_new_files(
         (file_id, row[0], row[1], file, account, "f", "f", row[2], row[3], row[4], row[5], at, at)
         for file_id, row in zip(ids, rows, strict=True)
     )
+    coming = ReplicaState.COPYING.value
     there = (
-        (file_id, rse_id, row[2], row[6], row[7], at, at) for file_id, row in zip(ids, rows, strict=True)
+        (file_id, rse_id, row[2], row[6], row[7], at, at, at if row[6] == coming else None)
+        for file_id, row in zip(ids, rows, strict=True)
     )
     meta = ((file_id, row[8]) for file_id, row in zip(ids, rows, strict=True) if row[8] is not None)
     added = bulk_insert_new(
@@ -206,7 +217,16 @@ def insert_replicas(connection: Connection, rse_id: int) -> None:
     staged = staged_files.c
     at = select(now()).scalar_subquery()
     rows = (
-        select(staged.file_id, literal(rse_id), staged.bytes, staged.state, staged.path, at, at)
+        select(
+            staged.file_id,
+            literal(rse_id),
+            staged.bytes,
+            staged.state,
+            staged.path,
+            at,
+            at,
+            case((staged.state == ReplicaState.COPYING.value, at)),
+        )
         .where(literal(True))
         .order_by(staged.file_id)
     )
@@ -292,15 +312,10 @@ def landed(rse_id: int) -> Select[tuple[int, int]]:
     )
 
 
-def lock_rules_waiting(connection: Connection, rse_id: int) -> frozenset[int]:
-    """Hold the rules that a staged file's new state at an RSE may move, and give their ids.
-
-    They have a lock on it there, or a lock on it anywhere that is stuck. It waits for a rule that is being taken away
-    at this moment, and passes it over. Call it before the replicas are touched, and raise the evaluations afterwards
-    (DESIGN section 11: rules before replicas).
-    """
-    locked = (
-        select(locks.c.rule_id)
+def locks_waiting(rse_id: int) -> Select[tuple[int, int]]:
+    """Query for the locks that a staged file's new state at an RSE may move: the rule and the file."""
+    return (
+        select(locks.c.rule_id, locks.c.file_id)
         .join(staged_files, staged_files.c.file_id == locks.c.file_id)
         .where(
             or_(
@@ -309,14 +324,23 @@ def lock_rules_waiting(connection: Connection, rse_id: int) -> frozenset[int]:
             )
         )
     )
-    asleep = (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
+
+
+def lock_rules_waiting(connection: Connection, rse_id: int) -> None:
+    """Hold the rules that a staged file's new state at an RSE may move.
+
+    They have a lock on it there, or a lock on it anywhere that is stuck. It waits for a rule that is being taken away
+    at this moment, and passes it over. Call it before the replicas are touched, and have the files looked at afterwards
+    (DESIGN section 11: rules before replicas).
+    """
+    waiting = locks_waiting(rse_id).subquery("waiting")
     query = (
         select(rules.c.id)
-        .where(rules.c.id.in_(locked), rules.c.state.not_in(asleep))
+        .where(rules.c.id.in_(select(waiting.c.rule_id)))
         .order_by(rules.c.id)
         .with_for_update(read=True, key_share=True, of=rules)
     )
-    return frozenset(connection.scalars(query))
+    connection.execute(query).all()
 
 
 def set_states(connection: Connection, rse_id: int) -> int:

@@ -88,6 +88,17 @@ def set_measured(connection: Connection, rse_id: int, values: Mapping[str, Any])
     )
 
 
+def room(connection: Connection, rse_id: int) -> int | None:
+    """Bytes that may still be written at an RSE: the least that a source measured, less ``MinFreeSpace``; None: unknown."""
+    free = connection.scalar(select(func.min(rse_usage.c.free)).where(rse_usage.c.rse_id == rse_id))
+    if free is None:
+        return None
+    kept = connection.scalar(
+        select(rse_limits.c.value).where(rse_limits.c.rse_id == rse_id, rse_limits.c.name == "MinFreeSpace")
+    )
+    return max(int(free) - int(kept or 0), 0)
+
+
 def history_query(rse_id: int, source: str | None) -> Select[Any]:
     """Query for everything that was ever measured of an RSE, in the order of time."""
     query = select(rse_usage_history).where(rse_usage_history.c.rse_id == rse_id)

@@ -4,10 +4,10 @@ from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, insert, literal, null, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, case, insert, literal, null, or_, select
 
 from arriero.registry.schema.base import now
-from arriero.registry.schema.tables import accounts, rule_history, rules
+from arriero.registry.schema.tables import accounts, rule_history, rules, subscriptions
 from arriero.registry.states import RuleState
 
 _COLUMNS = (
@@ -16,6 +16,7 @@ _COLUMNS = (
     "account",
     "from_state",
     "to_state",
+    "code",
     "reason",
     "did_id",
     "owner",
@@ -52,12 +53,16 @@ def append_history(
 
 def append_births(connection: Connection, uuids: Collection[UUID], *, account: str) -> None:
     """Append that rules have come to be, in one statement."""
-    _append(connection, rules.c.uuid.in_(uuids), account, (null(), rules.c.state), reason=None)
+    by_subscription = literal("added by subscription ") + subscriptions.c.name
+    how = case((subscriptions.c.id.is_(None), literal("added")), else_=by_subscription)
+    waits = rules.c.state == RuleState.WAITING_APPROVAL
+    reason = case((waits, how + literal("; it waits for approval")), else_=how)
+    _append(connection, rules.c.uuid.in_(uuids), account, (null(), rules.c.state), ("added", reason))
 
 
 def append_end(connection: Connection, rule_id: int, *, account: str | None, reason: str) -> None:
     """Append that a rule goes, while its row is there."""
-    _append(connection, rules.c.id == rule_id, account, (rules.c.state, null()), reason=reason)
+    _append(connection, rules.c.id == rule_id, account, (rules.c.state, null()), ("removed", literal(reason)))
 
 
 def _append(
@@ -65,16 +70,17 @@ def _append(
     which: ColumnElement[bool],
     account: str | None,
     states: tuple[Any, Any],
-    *,
-    reason: str | None,
+    why: tuple[str, ColumnElement[str]],
 ) -> None:
+    code, reason = why
     described = (
         select(
             now(),
             rules.c.uuid,
             literal(account, rule_history.c.account.type),
             *states,
-            literal(reason, rule_history.c.reason.type),
+            literal(code, rule_history.c.code.type),
+            reason,
             rules.c.did_id,
             accounts.c.name,
             rules.c.rse_expression,
@@ -84,10 +90,16 @@ def _append(
             rules.c.created_at,
         )
         .join(accounts, accounts.c.id == rules.c.account_id)
+        .outerjoin(subscriptions, subscriptions.c.id == rules.c.subscription_id)
         .where(which)
         .order_by(rules.c.id)
     )
     connection.execute(insert(rule_history).from_select(list(_COLUMNS), described))
+
+
+def changes_of(uuid: UUID) -> Select[Any]:
+    """Query for everything that happened to a rule, the oldest first."""
+    return select(rule_history).where(rule_history.c.rule_uuid == uuid).order_by(rule_history.c.id)
 
 
 def lives_of(did_id: int) -> Select[Any]:

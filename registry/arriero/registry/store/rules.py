@@ -29,6 +29,7 @@ from arriero.registry.schema.tables import (
     accounts,
     dataset_locks,
     dids,
+    evaluation_items,
     evaluations,
     locks,
     replicas,
@@ -38,6 +39,7 @@ from arriero.registry.schema.tables import (
     rules,
     scopes,
     subscriptions,
+    unplaced_groups,
 )
 from arriero.registry.states import ReplicaState, RequestState
 
@@ -262,6 +264,9 @@ def delete_rule(connection: Connection, rule_id: int) -> None:
     """Delete a rule with its locks, placements and evaluation."""
     connection.execute(delete(locks).where(locks.c.rule_id == rule_id))
     connection.execute(delete(dataset_locks).where(dataset_locks.c.rule_id == rule_id))
+    connection.execute(delete(unplaced_groups).where(unplaced_groups.c.rule_id == rule_id))
+    # the row first: who claims the evaluation at this moment adds items to it
     connection.execute(delete(evaluations).where(evaluations.c.rule_id == rule_id))
+    connection.execute(delete(evaluation_items).where(evaluation_items.c.rule_id == rule_id))
     connection.execute(update(rules).where(rules.c.child_rule_id == rule_id).values(child_rule_id=null()))
     connection.execute(delete(rules).where(rules.c.id == rule_id))

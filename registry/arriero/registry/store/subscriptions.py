@@ -6,7 +6,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, Select, func, insert, select, update
 
+from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import accounts, rules, subscriptions
+from arriero.registry.states import SubscriptionState
+from arriero.registry.store.subscription_items import LIVE
 
 
 def subscription_query(account: str | None = None, name: str | None = None) -> Select[Any]:
@@ -48,14 +51,30 @@ def find_by_uuid(connection: Connection, uuid: UUID) -> RowMapping | None:
     )
 
 
-def insert_subscription(connection: Connection, values: Mapping[str, Any]) -> None:
-    """Insert a subscription."""
-    connection.execute(insert(subscriptions).values(**values))
+def insert_subscription(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert a subscription and give its id."""
+    added = insert(subscriptions).values(**values).returning(subscriptions.c.id)
+    return int(connection.execute(added).scalar_one())
 
 
 def update_subscription(connection: Connection, subscription_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a subscription."""
     connection.execute(update(subscriptions).where(subscriptions.c.id == subscription_id).values(**values))
+
+
+def end_expired(connection: Connection) -> list[int]:
+    """Put the subscriptions to rest whose lifetime is over, and give their ids."""
+    over = select(subscriptions.c.id).where(
+        subscriptions.c.state.in_(LIVE), subscriptions.c.expires_at <= select(now()).scalar_subquery()
+    )
+    ended = list(connection.scalars(over.order_by(subscriptions.c.id).with_for_update()))
+    if ended:
+        connection.execute(
+            update(subscriptions)
+            .where(subscriptions.c.id.in_(ended))
+            .values(state=SubscriptionState.INACTIVE, code="expired", reason="its lifetime is over")
+        )
+    return ended
 
 
 def rule_states(account: str, name: str | None) -> Select[Any]:
