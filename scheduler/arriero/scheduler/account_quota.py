@@ -11,10 +11,9 @@ from sqlalchemy import Connection
 
 from arriero.registry.services.account_limits import measure_room
 from arriero.registry.services.limit_room import Demand, Room
-from arriero.registry.states import DidType
 from arriero.registry.store import account_limits as store
 from arriero.registry.store.rses import load_rses
-from arriero.scheduler import evaluation_resolve as resolve
+from arriero.scheduler import evaluation_groups as groups
 from arriero.scheduler.core.choose import Candidate, Choice
 from arriero.scheduler.evaluation_rule import RuleFacts
 
@@ -97,6 +96,5 @@ def quota_of(tx: Connection, rule: RuleFacts) -> Quota | None:
         return None
     store.lock_spending(tx, rule.account_id)
     room = measure_room(tx, rule.account_id, load_rses(tx))
-    apart = rule.scope.by_file and rule.scope.did_type is not DidType.FILE
-    held = {} if apart else resolve.held_bytes(tx, rule.scope, rule.account_id)
+    held = {} if rule.scope.by_file else groups.held_bytes(tx, rule.scope, rule.account_id)
     return Quota(account.name, room, held)

@@ -13,11 +13,15 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from arriero.registry.ports import Bell
-from arriero.scheduler.names import EVALUATE, RUN_TRANSFERS
+from arriero.scheduler.names import EVALUATE, RUN_TRANSFERS, SUBSCRIBE
 
 log = structlog.get_logger(__name__)
 
-TASKS: Mapping[Bell, str] = {Bell.EVALUATIONS: EVALUATE, Bell.REQUESTS: RUN_TRANSFERS}
+TASKS: Mapping[Bell, str] = {
+    Bell.EVALUATIONS: EVALUATE,
+    Bell.REQUESTS: RUN_TRANSFERS,
+    Bell.SUBSCRIPTIONS: SUBSCRIBE,
+}
 """The task that each bell starts."""
 
 

@@ -6,47 +6,41 @@ out at once. One place for both, so that a plan is what happens.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy import Connection
 
-from arriero.registry.states import DidType, LockState
+from arriero.registry.dialect import join_as_planned, join_as_written
+from arriero.registry.settings import Settings
+from arriero.registry.states import LockState
 from arriero.scheduler import evaluation_effects as effects
+from arriero.scheduler import evaluation_groups as groups
+from arriero.scheduler import evaluation_items as items
 from arriero.scheduler import evaluation_place as place
 from arriero.scheduler import evaluation_resolve as resolve
 from arriero.scheduler import temporary
 from arriero.scheduler.account_quota import quota_of
-from arriero.scheduler.core.choose import Candidate, Choice, Group, choose
+from arriero.scheduler.core.choose import Choice, Group, choose
 from arriero.scheduler.core.spread import SLOTS, Slot, spread
 from arriero.scheduler.evaluation_rule import Eligible, RuleFacts, sources
-from arriero.scheduler.evaluation_words import Chunk, Window
+from arriero.scheduler.evaluation_words import Window
 from arriero.scheduler.rse_catalogue import RseCatalogue
+from arriero.scheduler.stuck_elsewhere import move_stuck
+
+NOT_ENOUGH = "not_enough_rses"
+
+Observe = Callable[[Group, Choice], None] | None
+"""Is told of every choice."""
 
 
-@dataclass(slots=True)
-class Pass:
-    """What the chunks of one evaluation have in common."""
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one transaction looks at."""
 
-    after_file_id: int = 0
-    unplaced: int = 0
-    newly_waiting: int = 0
-    refusals: list[str] = field(default_factory=list)
-    observe: Callable[[Group, Choice], None] | None = None
-    """Told of every choice."""
-
-    def refuse(self, groups: int, reason: str) -> None:
-        self.unplaced += groups
-        if len(self.refusals) < 3:
-            self.refusals.append(reason)
-
-    @property
-    def reason(self) -> str | None:
-        """Why groups have no place; None when all have."""
-        if not self.unplaced:
-            return None
-        more = self.unplaced - len(self.refusals)
-        return "; ".join(self.refusals) + (f"; and {more} more groups" if more > 0 else "")
+    window: Window
+    dropped: Counter[LockState]
+    """How many locks left each state because nothing asks for them any more."""
 
 
 def decide_chunk(
@@ -54,122 +48,122 @@ def decide_chunk(
     rule: RuleFacts,
     known: RseCatalogue,
     eligible: Eligible,
-    progress: Pass,
+    settings: Settings,
     *,
-    limit: int,
-    stuck_retry_s: float,
-    hold: bool = True,
-) -> tuple[Chunk, Counter[LockState]]:
+    files: int | None = None,
+    observe: Observe = None,
+    is_plan: bool = False,
+) -> Chunk:
     """Decide about the next files of a rule; what is decided stands in temporary tables.
 
     Parameters
     ----------
-    progress
-        What the chunks before this one noted; this one notes its own.
-    limit
-        Files of a chunk.
-    stuck_retry_s
-        After so many seconds a copy that failed is due again.
-    hold
-        Hold the replicas that the decision counts on, so that it can be carried out.
-
-    Returns
-    -------
-    tuple
-        The chunk, and how many locks have left each state because nothing asks for them any more.
+    eligible
+        The RSEs of the rule's expression; they are held.
+    files
+        To look at, about; None takes those of the settings.
+    observe
+        Told of every choice.
+    is_plan
+        Nothing will be carried out: no replica is held, and what a chunk has looked at is kept for the next.
     """
     temporary.prepare(tx, *temporary.EVALUATION_TABLES)
+    join_as_written(tx)
+    scope = rule.scope
     resolve.note_rses(tx, eligible.weights, sources(rule, known))
-    resolve.resolve_sets(tx, rule.scope)
+    items.take(
+        tx, scope, limit=files or settings.evaluation_chunk_files, stuck_retry_s=settings.stuck_retry_s
+    )
+    if is_plan:
+        items.pass_over_seen(tx)
+    window = items.window_of(tx, scope)
+    resolve.resolve_sets(tx, scope)
+    resolve.drop_places(tx, scope)
     dropped: Counter[LockState] = Counter()
-    if progress.after_file_id == 0:
-        resolve.find_gone(tx, rule.scope)
-        dropped.subtract(effects.drop_gone(tx, rule.scope))
-        effects.drop_places(tx, rule.scope)
-    chunk = resolve.resolve_files(tx, rule.scope, after_file_id=progress.after_file_id, limit=limit)
-    temporary.analyze(tx, temporary.eval_files)
-    slots = _place(tx, rule, eligible, progress, files=chunk.files)
-    resolve.find_elsewhere(tx, rule.scope)
-    dropped.subtract(effects.drop_gone(tx, rule.scope))
-    upto = None if chunk.complete else chunk.last_file_id
-    window = Window(progress.after_file_id, upto, stuck_retry_s)
-    if hold:
-        place.lock_replicas(tx, rule.scope, window)
-    place.decide_locks(tx, rule.scope, window, slots=slots)
-    temporary.analyze(tx, temporary.eval_placed)
-    progress.after_file_id = chunk.last_file_id
-    return chunk, dropped
+    if not window.is_fresh and resolve.find_gone(tx, scope):
+        dropped.subtract(effects.drop_gone(tx, scope))
+    slots = _place(tx, rule, eligible, window, observe)
+    if not window.is_fresh and resolve.find_elsewhere(tx, scope):
+        dropped.subtract(effects.drop_gone(tx, scope))
+    if scope.by_file and not is_plan and rule.counts.counts[LockState.STUCK]:
+        _move_stuck(tx, rule, eligible, settings)
+    place.find_wanted(tx, scope, window, slots=slots, stuck_retry_s=settings.stuck_retry_s)
+    place.hold_replicas(tx, hold=not is_plan)
+    place.decide_locks(tx)
+    return Chunk(window, dropped)
 
 
-def _place(
-    tx: Connection,
-    rule: RuleFacts,
-    eligible: Eligible,
-    progress: Pass,
-    *,
-    files: int,
-) -> int:
-    """Choose the RSEs of the groups of this chunk; give the number of slots when files are placed by themselves."""
-    if rule.scope.by_file and rule.scope.did_type is not DidType.FILE:
-        place.note_slots(tx, _spread(tx, rule, eligible, progress) if files else ())
+def _place(tx: Connection, rule: RuleFacts, eligible: Eligible, window: Window, observe: Observe) -> int:
+    """Find the RSEs of the groups of this chunk; give the number of slots when files are placed by themselves."""
+    lacking = resolve.resolve_files(tx, rule.scope, window)
+    if rule.scope.by_file:
+        place.note_slots(tx, _spread(tx, rule, eligible) if lacking else ())
         return SLOTS
-    chosen = _place_groups(tx, rule, eligible, progress)
-    if rule.scope.did_type is DidType.FILE:
-        place.note_slots(tx, [Slot(0, rank, rse_id) for rank, (_, rse_id) in enumerate(chosen)])
-    else:
-        place.place_groups(tx, rule.scope, chosen)
-        place.note_slots(tx, ())
+    while lacking and _place_new_groups(tx, rule, eligible, observe):
+        # their files may lie in other groups that have a place, or get one
+        resolve.forget_groups(tx, rule.scope)
+        lacking = resolve.resolve_files(tx, rule.scope, window)
     return 1
 
 
-def _spread(tx: Connection, rule: RuleFacts, eligible: Eligible, progress: Pass) -> Sequence[Slot]:
+def _spread(tx: Connection, rule: RuleFacts, eligible: Eligible) -> Sequence[Slot]:
     copies, fault = rule.scope.copies, eligible.fault
     quota = quota_of(tx, rule)
     weights = eligible.weights if quota is None else quota.without_full(eligible.weights)
     if fault is None and len(weights) < copies:
         fault = f"limits of the account leave {len(weights)} RSEs for {copies} copies"
     if fault is not None:
-        progress.refuse(1, f"{rule.counts.scope}:{rule.counts.name}: {fault}")
+        said = f"{rule.counts.scope}:{rule.counts.name}: {fault}"
+        groups.note_unplaced(tx, rule.scope, {rule.scope.did_id: (NOT_ENOUGH, said)})
         return ()
     return spread(weights, copies, seed=rule.seed)
 
 
-def _place_groups(
-    tx: Connection, rule: RuleFacts, eligible: Eligible, progress: Pass
-) -> list[tuple[int, int]]:
-    groups = resolve.find_groups_to_choose(tx, rule.scope)
-    present = resolve.present_bytes(tx, rule.scope)
-    quota = quota_of(tx, rule) if groups else None
-    chosen: list[tuple[int, int]] = []
+def _move_stuck(tx: Connection, rule: RuleFacts, eligible: Eligible, settings: Settings) -> None:
+    quota = quota_of(tx, rule)
+    weights = eligible.weights if quota is None else quota.without_full(eligible.weights)
+    move_stuck(tx, rule.scope, weights=weights, seed=rule.seed, stuck_retry_s=settings.stuck_retry_s)
+
+
+def _place_new_groups(tx: Connection, rule: RuleFacts, eligible: Eligible, observe: Observe) -> int:
+    """Choose the RSEs of the groups that have none yet; give how many cannot be placed."""
+    scope = rule.scope
+    if not groups.find_new_groups(tx, scope):
+        return 0
+    join_as_planned(tx)
+    measured = groups.measure_groups(tx, scope)
+    present = {} if eligible.fault is not None else groups.present_bytes(tx, scope)
+    quota = quota_of(tx, rule)
+    join_as_written(tx)
+    refused: dict[int, tuple[str, str]] = {}
+    chosen: list[tuple[int, int, str]] = []
     room = {one.rse_id: one for one in eligible.candidates}
-    for group in groups:
+    for group in measured:
         if eligible.fault is not None:
-            progress.refuse(1, f"{group.name}: {eligible.fault}")
+            refused[group.group_id] = NOT_ENOUGH, f"{group.name}: {eligible.fault}"
             continue
         there = present.get(group.group_id, {})
         chosen_from = Group(group.name, group.bytes, there)
-        pick = partial(_choice, rule, chosen_from)
+        pick = partial(
+            choose,
+            chosen_from,
+            copies=scope.copies,
+            seed=rule.seed,
+            weight=rule.weight,
+            ignore_availability=rule.ignore_availability,
+        )
         candidates = list(room.values())
         if quota is None:
             choice = pick(candidates)
         else:
-            choice = quota.choose((group.group_id, group.bytes), candidates, rule.scope.copies, pick)
-        if progress.observe is not None:
-            progress.observe(chosen_from, choice)
+            choice = quota.choose((group.group_id, group.bytes), candidates, scope.copies, pick)
+        if observe is not None:
+            observe(chosen_from, choice)
         if not choice.placed:
-            progress.refuse(1, f"{group.name}: {choice.reason}")
-        for rse_id in choice.rse_ids:
-            chosen.append((group.group_id, rse_id))
+            refused[group.group_id] = choice.code, f"{group.name}: {choice.reason}"
+        for rse_id, why in zip(choice.rse_ids, choice.reasons, strict=True):
+            chosen.append((group.group_id, rse_id, why))
             room[rse_id] = room[rse_id].taken(group.bytes - there.get(rse_id, 0))
-    return chosen
-
-
-def _choice(rule: RuleFacts, group: Group, candidates: Sequence[Candidate]) -> Choice:
-    return choose(
-        group,
-        candidates,
-        rule.scope.copies,
-        seed=rule.seed,
-        weight=rule.weight,
-        ignore_availability=rule.ignore_availability,
-    )
+    groups.note_places(tx, scope, chosen)
+    groups.note_unplaced(tx, scope, refused)
+    return len(refused)

@@ -1,4 +1,4 @@
-"""The statements that carry out what an evaluation decided: replicas, requests, locks, and what is no longer wanted.
+"""The statements that carry out what an evaluation decided: locks, their copies, and what is no longer wanted.
 
 Each takes a connection within the chunk's transaction; the rule's row and the replicas' rows are held.
 """
@@ -15,7 +15,9 @@ from sqlalchemy import (
     case,
     cast,
     delete,
+    exists,
     func,
+    insert,
     literal,
     null,
     or_,
@@ -25,11 +27,13 @@ from sqlalchemy import (
     update,
 )
 
-from arriero.registry.dialect import insert_into
+from arriero.registry.dialect import among, delete_each, insert_into, look_up
 from arriero.registry.schema.base import now
-from arriero.registry.schema.tables import dataset_locks, locks, replicas, requests
-from arriero.registry.states import LockState, ReplicaState, RequestState, RequestType
+from arriero.registry.schema.tables import locks, replicas, requests
+from arriero.registry.states import LockState, ReplicaState, RequestState
+from arriero.registry.store.losses import LOST
 from arriero.registry.store.rules import NO_RULE, NO_RULE_REASON
+from arriero.scheduler import evaluation_copies as copies
 from arriero.scheduler.evaluation_words import (
     BAD_REPLICA,
     BEING_DELETED,
@@ -40,13 +44,17 @@ from arriero.scheduler.evaluation_words import (
     WAIT,
     WAITING_CODES,
     Scope,
+    Window,
 )
-from arriero.scheduler.temporary import eval_gone, eval_placed, eval_sets
+from arriero.scheduler.temporary import eval_gone, eval_placed
+
+_GONE = select(eval_gone.c.file_id, eval_gone.c.rse_id)
 
 LOCK_REASONS: Mapping[str, str] = {
     NO_SOURCE: "no RSE that may be read from holds an AVAILABLE replica; the copy begins when one appears",
     BEING_DELETED: "the replica there is being deleted; the copy begins when it has gone",
-    BAD_REPLICA: "the replica there is bad and still in the way",
+    BAD_REPLICA: "the replica there is bad; it is replaced when an AVAILABLE one can be read from",
+    LOST: "no good copy of the file is known; register one, or accept the loss (arriero did accept-loss)",
 }
 """Sentence for each code of a STUCK lock."""
 
@@ -60,6 +68,12 @@ class Placed:
     """Copies asked for, those that other rules had asked for already included."""
     newly_waiting: int
     """Locks that have begun to wait for something, such as a source."""
+    awaited: int
+    """Copies that were under way already."""
+    settled: int
+    """Locks whose replica has come by itself."""
+    changed: int
+    """Locks that were there already."""
 
 
 def drop_gone(connection: Connection, scope: Scope) -> Counter[LockState]:
@@ -70,26 +84,18 @@ def drop_gone(connection: Connection, scope: Scope) -> Counter[LockState]:
     Counter
         How many left each state.
     """
-    gone = and_(
+    on = and_(
         locks.c.rule_id == scope.rule_id,
-        tuple_(locks.c.file_id, locks.c.rse_id).in_(select(eval_gone.c.file_id, eval_gone.c.rse_id)),
+        locks.c.file_id == eval_gone.c.file_id,
+        locks.c.rse_id == eval_gone.c.rse_id,
     )
+    found, lock = look_up(connection, eval_gone, locks, on)
     rows = connection.execute(
-        select(locks.c.state, func.count().label("count")).where(gone).group_by(locks.c.state)
+        select(lock.state, func.count().label("count")).select_from(found).group_by(lock.state)
     )
     dropped = Counter({row.state: int(row[1]) for row in rows})
-    connection.execute(delete(locks).where(gone))
+    delete_each(connection, eval_gone, locks, on)
     return dropped
-
-
-def drop_places(connection: Connection, scope: Scope) -> None:
-    """Forget the places of datasets that have been detached."""
-    connection.execute(
-        delete(dataset_locks).where(
-            dataset_locks.c.rule_id == scope.rule_id,
-            dataset_locks.c.group_id.not_in(select(eval_sets.c.group_id)),
-        )
-    )
 
 
 def let_go(connection: Connection, *, purge: bool) -> None:
@@ -97,6 +103,8 @@ def let_go(connection: Connection, *, purge: bool) -> None:
 
     A copy that is under way ends by itself; its replica has the tombstone already.
     """
+    if not connection.scalar(select(exists().select_from(eval_gone))):
+        return
     held = (
         select(literal(1))
         .where(locks.c.file_id == replicas.c.file_id, locks.c.rse_id == replicas.c.rse_id)
@@ -110,12 +118,17 @@ def let_go(connection: Connection, *, purge: bool) -> None:
             requests.c.state != RequestState.SUBMITTED,
         )
         .correlate(replicas)
+        .limit(1)
+        .scalar_subquery()
     )
-    unstarted = and_(replicas.c.state == ReplicaState.COPYING, waiting.exists())
-    gone = select(eval_gone.c.file_id, eval_gone.c.rse_id)
+    unstarted = and_(replicas.c.state == ReplicaState.COPYING, waiting.is_not(None))
     connection.execute(
         update(replicas)
-        .where(tuple_(replicas.c.file_id, replicas.c.rse_id).in_(gone), ~held.exists())
+        .where(
+            among(connection, replicas.c.file_id, select(eval_gone.c.file_id)),
+            tuple_(replicas.c.file_id, replicas.c.rse_id).in_(_GONE),
+            ~held.exists(),
+        )
         .values(
             tombstone=func.coalesce(replicas.c.tombstone, now()),
             purge=true() if purge else replicas.c.purge,
@@ -132,14 +145,17 @@ def let_go(connection: Connection, *, purge: bool) -> None:
     )
     connection.execute(
         delete(requests).where(
-            tuple_(requests.c.file_id, requests.c.destination_id).in_(gone),
+            among(connection, requests.c.file_id, select(eval_gone.c.file_id)),
+            tuple_(requests.c.file_id, requests.c.destination_id).in_(_GONE),
             requests.c.state != RequestState.SUBMITTED,
             ~wanted.exists(),
         )
     )
 
 
-def carry_out(connection: Connection, scope: Scope, *, activity: str, priority: int) -> Placed:
+def carry_out(
+    connection: Connection, scope: Scope, window: Window, *, activity: str, priority: int
+) -> Placed:
     """Write replicas, requests and locks as decided.
 
     Parameters
@@ -147,119 +163,24 @@ def carry_out(connection: Connection, scope: Scope, *, activity: str, priority: 
     activity, priority
         Of the rule, for its requests.
     """
-    _replicas(connection)
-    _requests(connection, scope, activity=activity, priority=priority)
-    _known_requests(connection, scope, priority=priority)
     placed = _counts(connection)
-    _locks(connection, scope)
+    if placed.copies and not copies.copy_what_is_new(connection, scope, window, activity, priority):
+        if copies.have_replicas(connection) < placed.copies:
+            copies.see_what_came(connection)
+            placed = _counts(connection)
+        copies.have_requests(connection, scope, activity=activity, priority=priority)
+    copies.exhume(connection)
+    _known_requests(connection, scope, placed, priority=priority)
+    _locks(connection, scope, placed)
     return placed
 
 
-def _replicas(connection: Connection) -> None:
-    copies = (
-        select(
-            eval_placed.c.file_id,
-            eval_placed.c.rse_id,
-            eval_placed.c.bytes,
-            literal(ReplicaState.COPYING.value),
-            now(),
-            now(),
-        )
-        .where(eval_placed.c.outcome == COPY)
-        .order_by(eval_placed.c.file_id, eval_placed.c.rse_id)
-    )
-    statement = insert_into(connection, replicas).from_select(
-        ["file_id", "rse_id", "bytes", "state", "created_at", "updated_at"], copies
-    )
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["file_id", "rse_id"],
-            set_={
-                "state": ReplicaState.COPYING.value,
-                "code": None,
-                "reason": None,
-                "verified_at": None,
-                "tombstone": None,
-                "purge": None,
-                "updated_at": now(),
-            },
-            where=replicas.c.state == ReplicaState.UNAVAILABLE,
-        )
-    )
-    placed = select(eval_placed.c.file_id, eval_placed.c.rse_id)
-    connection.execute(
-        update(replicas)
-        .where(replicas.c.tombstone.is_not(None), tuple_(replicas.c.file_id, replicas.c.rse_id).in_(placed))
-        .values(tombstone=None, purge=None)
-    )
-
-
-def _requests(connection: Connection, scope: Scope, *, activity: str, priority: int) -> None:
-    copies = (
-        select(
-            literal(RequestType.TRANSFER.value),
-            eval_placed.c.file_id,
-            eval_placed.c.rse_id,
-            literal(scope.rule_id),
-            eval_placed.c.bytes,
-            literal(activity),
-            literal(priority),
-            literal(RequestState.QUEUED.value),
-            literal(0),
-            now(),
-            literal(0),
-            now(),
-        )
-        .where(eval_placed.c.outcome == COPY)
-        .order_by(eval_placed.c.file_id, eval_placed.c.rse_id)
-    )
-    columns = ["type", "file_id", "destination_id", "rule_id", "bytes", "activity", "priority"]
-    columns += ["state", "attempt", "not_before", "fence", "created_at"]
-    statement = insert_into(connection, requests).from_select(columns, copies)
-    asked = statement.excluded
-    failed = requests.c.state == RequestState.FAILED
-    more = asked.priority > requests.c.priority
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["file_id", "destination_id"],
-            # one that failed begins anew; one that is live is shared, and only becomes more urgent
-            set_={
-                "priority": case((more, asked.priority), else_=requests.c.priority),
-                "state": case((failed, RequestState.QUEUED.value), else_=cast(requests.c.state, String)),
-                "attempt": case((failed, 0), else_=requests.c.attempt),
-                "not_before": case((failed, now()), else_=requests.c.not_before),
-                "rule_id": case((failed, asked.rule_id), else_=requests.c.rule_id),
-                "code": case((failed, null()), else_=requests.c.code),
-                "reason": case((failed, null()), else_=requests.c.reason),
-            },
-            where=or_(failed, more),
-        )
-    )
-
-
-def _known_requests(connection: Connection, scope: Scope, *, priority: int) -> None:
+def _known_requests(connection: Connection, scope: Scope, placed: Placed, *, priority: int) -> None:
     """Share the requests that are there with this rule, and end those whose file a client has brought."""
-    awaited = select(eval_placed.c.file_id, eval_placed.c.rse_id).where(eval_placed.c.outcome == WAIT)
-    connection.execute(
-        update(requests)
-        .where(
-            or_(requests.c.priority < priority, requests.c.rule_id.is_(None)),
-            tuple_(requests.c.file_id, requests.c.destination_id).in_(awaited),
-        )
-        .values(
-            priority=case((requests.c.priority < priority, priority), else_=requests.c.priority),
-            rule_id=func.coalesce(requests.c.rule_id, scope.rule_id),
-        )
-    )
-    there = select(eval_placed.c.file_id, eval_placed.c.rse_id).where(
-        eval_placed.c.outcome == OK, eval_placed.c.was != ""
-    )
-    connection.execute(
-        delete(requests).where(
-            tuple_(requests.c.file_id, requests.c.destination_id).in_(there),
-            requests.c.state != RequestState.SUBMITTED,
-        )
-    )
+    if placed.awaited:
+        copies.share_requests(connection, scope, priority=priority)
+    if placed.settled:
+        copies.end_requests(connection)
 
 
 def _counts(connection: Connection) -> Placed:
@@ -269,17 +190,32 @@ def _counts(connection: Connection) -> Placed:
         )
     )
     deltas: Counter[LockState] = Counter()
-    copies = newly_waiting = 0
+    sums: Counter[str] = Counter()
     for row in rows:
-        copies += row[2] if row.outcome == COPY else 0
-        newly_waiting += row[2] if row.outcome in WAITING_CODES and row.was != LockState.STUCK else 0
-        deltas[LOCK_STATES[row.outcome]] += row[2]
+        files = int(row[2])
+        deltas[LOCK_STATES[row.outcome]] += files
+        sums["copies"] += files * (row.outcome == COPY)
+        sums["awaited"] += files * (row.outcome == WAIT)
+        sums["newly_waiting"] += files * (row.outcome in WAITING_CODES and row.was != LockState.STUCK)
         if row.was:
-            deltas[LockState(row.was)] -= row[2]
-    return Placed(deltas, copies, newly_waiting)
+            deltas[LockState(row.was)] -= files
+            sums["changed"] += files
+            sums["settled"] += files * (row.outcome == OK)
+    return Placed(
+        deltas,
+        copies=sums["copies"],
+        newly_waiting=sums["newly_waiting"],
+        awaited=sums["awaited"],
+        settled=sums["settled"],
+        changed=sums["changed"],
+    )
 
 
-def _locks(connection: Connection, scope: Scope) -> None:
+_LOCK = ["rule_id", "file_id", "rse_id", "bytes", "state", "code", "reason", "created_at"]
+
+
+def _locks(connection: Connection, scope: Scope, placed: Placed) -> None:
+    """Insert the locks that are missing, which nobody else can insert meanwhile, and change those that are there."""
     outcome = eval_placed.c.outcome
     state = case(
         (outcome == OK, LockState.OK.value),
@@ -297,10 +233,12 @@ def _locks(connection: Connection, scope: Scope) -> None:
         code,
         reason,
         now(),
-    ).where(true())
-    statement = insert_into(connection, locks).from_select(
-        ["rule_id", "file_id", "rse_id", "bytes", "state", "code", "reason", "created_at"], rows
     )
+    missing = rows.where(eval_placed.c.was == "")
+    connection.execute(insert(locks).from_select(_LOCK, missing, include_defaults=False))
+    if not placed.changed:
+        return
+    statement = insert_into(connection, locks).from_select(_LOCK, rows.where(eval_placed.c.was != ""))
     decided: Any = statement.excluded
     connection.execute(
         statement.on_conflict_do_update(

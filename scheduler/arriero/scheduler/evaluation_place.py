@@ -15,35 +15,41 @@ from sqlalchemy import (
     and_,
     case,
     cast,
+    exists,
     func,
     insert,
     literal,
     or_,
     select,
-    tuple_,
 )
 
-from arriero.registry.dialect import bulk_insert
-from arriero.registry.schema.base import after
+from arriero.registry.dialect import among, bulk_insert, look_up
 from arriero.registry.schema.tables import dataset_locks, locks, replicas
 from arriero.registry.states import LockState, ReplicaState
+from arriero.registry.store.losses import LOST, is_lost
 from arriero.scheduler.core.spread import Slot
+from arriero.scheduler.evaluation_resolve import locks_of
 from arriero.scheduler.evaluation_words import (
+    BAD_REPLICA,
     COPY,
     NO_SOURCE,
     OUTCOMES,
-    WAITING_CODES,
     Scope,
     Window,
+    is_due,
 )
-from arriero.scheduler.temporary import eval_files, eval_gone, eval_placed, eval_rses, eval_slots
+from arriero.scheduler.temporary import (
+    eval_files,
+    eval_gone,
+    eval_held,
+    eval_placed,
+    eval_rses,
+    eval_slots,
+    eval_wanted,
+    eval_window,
+)
 
-
-def place_groups(connection: Connection, scope: Scope, chosen: Iterable[tuple[int, int]]) -> None:
-    """Note the RSEs of groups: (group, RSE)."""
-    rows = [{"rule_id": scope.rule_id, "group_id": group, "rse_id": rse} for group, rse in chosen]
-    if rows:
-        connection.execute(insert(dataset_locks), rows)
+_THERE = (ReplicaState.AVAILABLE, ReplicaState.TEMPORARY_UNAVAILABLE)
 
 
 def note_slots(connection: Connection, slots: Iterable[Slot]) -> None:
@@ -52,66 +58,87 @@ def note_slots(connection: Connection, slots: Iterable[Slot]) -> None:
     bulk_insert(connection, eval_slots, ("slot", "rank", "rse_id"), rows)
 
 
-def lock_replicas(connection: Connection, scope: Scope, window: Window) -> None:
-    """Hold the rows of replicas that this chunk may count on, so that nobody settles or deletes them meanwhile."""
-    candidates = (
-        select(replicas.c.file_id)
-        .join(eval_files, eval_files.c.file_id == replicas.c.file_id)
-        .join(eval_rses, and_(eval_rses.c.rse_id == replicas.c.rse_id, eval_rses.c.is_candidate))
-        .order_by(replicas.c.file_id, replicas.c.rse_id)
-        .with_for_update(of=replicas)
-    )
-    connection.execute(select(func.count()).select_from(candidates.subquery()))
-    again = _to_look_at_again(scope, window).subquery("again")
-    keys = select(again.c.file_id, again.c.rse_id).union(select(eval_gone.c.file_id, eval_gone.c.rse_id))
-    others = (
-        select(replicas.c.file_id)
-        .where(tuple_(replicas.c.file_id, replicas.c.rse_id).in_(keys))
-        .order_by(replicas.c.file_id, replicas.c.rse_id)
-        .with_for_update(of=replicas)
-    )
-    connection.execute(select(func.count()).select_from(others.subquery()))
-
-
-def decide_locks(connection: Connection, scope: Scope, window: Window, *, slots: int) -> None:
-    """Decide what becomes of each lock that is missing, and of each that has to be looked at again.
+def find_wanted(
+    connection: Connection, scope: Scope, window: Window, *, slots: int, stuck_retry_s: float
+) -> None:
+    """Find the locks that are missing, and those that are no more what their replica says, or whose time has come.
 
     Parameters
     ----------
     slots
         Slots of the policy, when files are placed by themselves.
+    stuck_retry_s
+        After so many seconds a copy that failed is due again.
     """
-    new = _new_by_file(scope, slots) if scope.by_file else _new_by_group(scope)
-    wanted = new.subquery("new")
-    again = _to_look_at_again(scope, window).subquery("again")
-    base = (
-        select(wanted.c.file_id, wanted.c.rse_id, wanted.c.bytes, literal("").label("was"))
-        .union_all(select(again.c.file_id, again.c.rse_id, again.c.bytes, again.c.was))
-        .cte("base")
+    placed = _by_file(connection, scope, slots, window) if scope.by_file else _by_group(connection, scope)
+    new = placed if window.is_fresh else _missing(scope, placed.subquery("placed"))
+    new_one = new.subquery("new_one")
+    wanted: Any = select(new_one.c.file_id, new_one.c.rse_id, new_one.c.bytes, literal(""))
+    if not window.is_fresh:
+        again = _to_look_at_again(connection, scope, stuck_retry_s).subquery("again")
+        wanted = wanted.union_all(select(again.c.file_id, again.c.rse_id, again.c.bytes, again.c.was))
+    connection.execute(insert(eval_wanted).from_select(["file_id", "rse_id", "bytes", "was"], wanted))
+
+
+def hold_replicas(connection: Connection, *, hold: bool = True) -> None:
+    """Note the replicas of the wanted locks, and of those that are not wanted any more, as they are.
+
+    Parameters
+    ----------
+    hold
+        Their rows are held: until the transaction ends nobody settles them, deletes them or sees them without its locks.
+    """
+    keys = (
+        select(eval_wanted.c.file_id, eval_wanted.c.rse_id)
+        .union(select(eval_gone.c.file_id, eval_gone.c.rse_id))
+        .subquery("keys")
     )
-    there = case((replicas.c.rse_id == base.c.rse_id, cast(replicas.c.state, String)))
-    can_be_read = and_(replicas.c.state == ReplicaState.AVAILABLE, eval_rses.c.is_source)
-    known = (
+    there = (
         select(
-            base.c.file_id,
-            base.c.rse_id,
-            base.c.bytes,
-            base.c.was,
-            func.max(there).label("there"),
-            func.max(case((can_be_read, 1), else_=0)).label("sources"),
+            replicas.c.file_id,
+            replicas.c.rse_id,
+            cast(replicas.c.state, String),
+            replicas.c.tombstone.is_not(None),
         )
-        .select_from(base)
-        .outerjoin(replicas, replicas.c.file_id == base.c.file_id)
-        .outerjoin(eval_rses, eval_rses.c.rse_id == replicas.c.rse_id)
-        .group_by(base.c.file_id, base.c.rse_id, base.c.bytes, base.c.was)
-        .subquery("known")
+        .select_from(keys)
+        .join(replicas, and_(replicas.c.file_id == keys.c.file_id, replicas.c.rse_id == keys.c.rse_id))
+        .order_by(replicas.c.file_id, replicas.c.rse_id)
+    )
+    if hold:
+        there = there.with_for_update(of=replicas)
+    connection.execute(insert(eval_held).from_select(["file_id", "rse_id", "state", "has_tombstone"], there))
+
+
+def decide_locks(connection: Connection) -> None:
+    """Decide what becomes of each wanted lock, by the replica that is held; one that came since is seen when inserted."""
+    wanted = eval_wanted
+    # one row each, looked up: as an EXISTS it would be held against a hash of every replica that there is
+    source = (
+        select(literal(1))
+        .where(
+            replicas.c.file_id == wanted.c.file_id,
+            among(connection, replicas.c.rse_id, select(eval_rses.c.rse_id).where(eval_rses.c.is_source)),
+            replicas.c.state == ReplicaState.AVAILABLE,
+        )
+        .limit(1)
+        .correlate(wanted)
+        .scalar_subquery()
     )
     outcome = case(
-        *((known.c.there == state.value, decided) for state, decided in OUTCOMES.items()),
-        (known.c.sources > 0, COPY),
+        *((eval_held.c.state == state.value, decided) for state, decided in OUTCOMES.items()),
+        (source.is_not(None), COPY),
+        (is_lost(wanted.c.file_id), LOST),
+        (eval_held.c.state == ReplicaState.BAD.value, BAD_REPLICA),
         else_=NO_SOURCE,
     )
-    decided = select(known.c.file_id, known.c.rse_id, known.c.bytes, known.c.was, outcome)
+    decided = (
+        select(wanted.c.file_id, wanted.c.rse_id, wanted.c.bytes, wanted.c.was, outcome)
+        .select_from(wanted)
+        .outerjoin(
+            eval_held,
+            and_(eval_held.c.file_id == wanted.c.file_id, eval_held.c.rse_id == wanted.c.rse_id),
+        )
+    )
     connection.execute(
         insert(eval_placed).from_select(["file_id", "rse_id", "bytes", "was", "outcome"], decided)
     )
@@ -119,50 +146,39 @@ def decide_locks(connection: Connection, scope: Scope, window: Window, *, slots:
 
 def _missing(scope: Scope, placed: FromClause) -> Select[Any]:
     """Those of ``placed`` (file, RSE) that the rule has no lock for."""
-    held = locks.alias("held")
-    return (
-        select(placed.c.file_id, placed.c.rse_id, placed.c.bytes)
-        .select_from(placed)
-        .outerjoin(
-            held,
-            and_(
-                held.c.rule_id == scope.rule_id,
-                held.c.file_id == placed.c.file_id,
-                held.c.rse_id == placed.c.rse_id,
-            ),
-        )
-        .where(held.c.file_id.is_(None))
+    held = exists().where(
+        locks.c.rule_id == scope.rule_id,
+        locks.c.file_id == placed.c.file_id,
+        locks.c.rse_id == placed.c.rse_id,
     )
+    return select(placed.c.file_id, placed.c.rse_id, placed.c.bytes).where(~held.correlate(placed))
 
 
-def _new_by_group(scope: Scope) -> Select[Any]:
-    placed = (
-        select(eval_files.c.file_id, dataset_locks.c.rse_id, eval_files.c.bytes)
-        .join(
-            dataset_locks,
-            and_(dataset_locks.c.rule_id == scope.rule_id, dataset_locks.c.group_id == eval_files.c.group_id),
-        )
-        .subquery("placed")
-    )
-    return _missing(scope, placed)
+def _by_group(connection: Connection, scope: Scope) -> Select[Any]:
+    on = and_(dataset_locks.c.rule_id == scope.rule_id, dataset_locks.c.group_id == eval_files.c.group_id)
+    found, place = look_up(connection, eval_files, dataset_locks, on)
+    return select(eval_files.c.file_id, place.rse_id, eval_files.c.bytes).select_from(found)
 
 
-def _new_by_file(scope: Scope, slots: int) -> Select[Any]:
+def _by_file(connection: Connection, scope: Scope, slots: int, window: Window) -> Select[Any]:
     """Take for each file the RSEs of the rule's own locks, then those that hold it already, then those of its slot."""
     file = eval_files.c
-    by_lock = select(file.file_id, file.bytes, locks.c.rse_id, literal(0).label("score")).join(
-        locks, and_(locks.c.rule_id == scope.rule_id, locks.c.file_id == file.file_id)
-    )
+    found, lock = locks_of(connection, scope, eval_files)
+    by_lock = select(file.file_id, file.bytes, lock.rse_id, literal(0).label("score")).select_from(found)
     by_presence = (
         select(file.file_id, file.bytes, replicas.c.rse_id, literal(1).label("score"))
+        .select_from(eval_files)
         .join(replicas, replicas.c.file_id == file.file_id)
         .join(eval_rses, and_(eval_rses.c.rse_id == replicas.c.rse_id, eval_rses.c.is_candidate))
         .where(replicas.c.state.in_(scope.there))
     )
-    by_slot = select(
-        file.file_id, file.bytes, eval_slots.c.rse_id, (eval_slots.c.rank + 2).label("score")
-    ).join(eval_slots, eval_slots.c.slot == func.abs(file.spread) % slots)
-    option = by_lock.union_all(by_presence, by_slot).subquery("option")
+    by_slot = (
+        select(file.file_id, file.bytes, eval_slots.c.rse_id, (eval_slots.c.rank + 2).label("score"))
+        .select_from(eval_files)
+        .join(eval_slots, eval_slots.c.slot == func.abs(file.spread) % slots)
+    )
+    others = by_presence.union_all(by_slot) if window.is_fresh else by_lock.union_all(by_presence, by_slot)
+    option = others.subquery("option")
     best = (
         select(
             option.c.file_id,
@@ -175,32 +191,24 @@ def _new_by_file(scope: Scope, slots: int) -> Select[Any]:
     )
     place = func.row_number().over(partition_by=best.c.file_id, order_by=(best.c.score, best.c.rse_id))
     numbered = select(best.c.file_id, best.c.rse_id, best.c.bytes, place.label("place")).subquery("numbered")
-    placed = select(numbered.c.file_id, numbered.c.rse_id, numbered.c.bytes).where(
+    return select(numbered.c.file_id, numbered.c.rse_id, numbered.c.bytes).where(
         numbered.c.place <= scope.copies
     )
-    return _missing(scope, placed.subquery("placed"))
 
 
-def _to_look_at_again(scope: Scope, window: Window) -> Select[Any]:
-    """Locks whose replica is no more what they say, and STUCK ones whose time has come."""
-    there = replicas.c.state
-    due = or_(
-        locks.c.code.in_(WAITING_CODES),
-        replicas.c.file_id.is_(None),
-        there != ReplicaState.UNAVAILABLE,
-        replicas.c.updated_at <= after(literal(-window.stuck_retry_s)),
-    )
-    overtaken = or_(replicas.c.file_id.is_(None), there != ReplicaState.COPYING)
-    query = (
-        select(locks.c.file_id, locks.c.rse_id, locks.c.bytes, cast(locks.c.state, String).label("was"))
-        .outerjoin(replicas, and_(replicas.c.file_id == locks.c.file_id, replicas.c.rse_id == locks.c.rse_id))
+def _to_look_at_again(connection: Connection, scope: Scope, stuck_retry_s: float) -> Select[Any]:
+    """Locks of the chunk's files whose replica is no more what they say, and STUCK ones whose time has come."""
+    found, lock = locks_of(connection, scope, eval_window)
+    of_the_lock = and_(replicas.c.file_id == lock.file_id, replicas.c.rse_id == lock.rse_id)
+    none, there = replicas.c.file_id.is_(None), replicas.c.state
+    return (
+        select(lock.file_id, lock.rse_id, lock.bytes, cast(lock.state, String).label("was"))
+        .select_from(found.outerjoin(replicas, of_the_lock))
         .where(
-            locks.c.rule_id == scope.rule_id,
-            locks.c.file_id > window.after_file_id,
             or_(
-                and_(locks.c.state == LockState.STUCK, due),
-                and_(locks.c.state == LockState.REPLICATING, overtaken),
-            ),
+                and_(lock.state == LockState.STUCK, is_due(stuck_retry_s, lock)),
+                and_(lock.state == LockState.REPLICATING, or_(none, there != ReplicaState.COPYING)),
+                and_(lock.state == LockState.OK, or_(none, there.not_in(_THERE))),
+            )
         )
     )
-    return query if window.upto is None else query.where(locks.c.file_id <= window.upto)

@@ -1,8 +1,9 @@
 """The queue of evaluations: claim one, hold it, give it up. Fences decide, and only the database's clock is read."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, case, delete, literal, null, select, update
+from sqlalchemy import Connection, case, delete, func, literal, null, select, update
 
 from arriero.registry.schema.base import after
 from arriero.registry.schema.tables import evaluations
@@ -19,6 +20,8 @@ class Claimed:
     fence: int
     attempt: int
     owner: str
+    retries: bool
+    """What is stuck is due, too: whoever claims it has that looked at, in the same transaction."""
 
 
 def claim(connection: Connection, owner: str, *, lease_s: float) -> Claimed | None:
@@ -36,41 +39,44 @@ def claim(connection: Connection, owner: str, *, lease_s: float) -> Claimed | No
     Claimed or None
         None when nothing is due. The attempt is counted now: what kills its worker is counted too.
     """
-    due = (
-        select(evaluations.c.rule_id)
+    due = connection.execute(
+        select(evaluations.c.rule_id, (evaluations.c.retry_at <= AT_THIS_MOMENT).label("retries"))
         .where(evaluations.c.lease_owner.is_(None), evaluations.c.not_before <= AT_THIS_MOMENT)
         .order_by(evaluations.c.not_before)
         .limit(1)
         .with_for_update(skip_locked=True)
-        .cte("due")
-    )
+    ).one_or_none()
+    if due is None:
+        return None
     row = connection.execute(
         update(evaluations)
-        .where(evaluations.c.rule_id == due.c.rule_id)
+        .where(evaluations.c.rule_id == due.rule_id)
         .values(
             attempt=evaluations.c.attempt + 1,
             fence=evaluations.c.fence + 1,
             lease_owner=owner,
             lease_until=after(literal(lease_s)),
+            retry_at=null() if due.retries else evaluations.c.retry_at,
         )
-        .returning(
-            evaluations.c.rule_id, evaluations.c.generation, evaluations.c.fence, evaluations.c.attempt
-        )
-    ).one_or_none()
-    if row is None:
-        return None
-    return Claimed(row.rule_id, row.generation, row.fence, row.attempt, owner)
+        .returning(evaluations.c.generation, evaluations.c.fence, evaluations.c.attempt)
+    ).one()
+    return Claimed(due.rule_id, row.generation, row.fence, row.attempt, owner, bool(due.retries))
 
 
-def extend(connection: Connection, held: Claimed, *, lease_s: float) -> None:
-    """Hold an evaluation for another ``lease_s`` seconds.
+def go_on(connection: Connection, held: Claimed, *, retry_s: float | None) -> None:
+    """Give an evaluation that has more to look at back, behind those that are due.
+
+    Parameters
+    ----------
+    retry_s
+        What is stuck is due in so many seconds, if not before.
 
     Raises
     ------
     LeaseLost
         Another worker has it.
     """
-    _held(connection, held, lease_until=after(literal(lease_s)), attempt=1)
+    _release(connection, held, not_before=AT_THIS_MOMENT, retry_at=_retry_at(retry_s))
 
 
 def finish(connection: Connection, held: Claimed) -> None:
@@ -90,11 +96,22 @@ def finish(connection: Connection, held: Claimed) -> None:
         )
     )
     if done.rowcount == 0:
-        _held(connection, held, lease_owner=None, lease_until=None, attempt=0, code=None, reason=None)
+        # raised meanwhile, and perhaps for what is stuck
+        _release(connection, held)
 
 
-def look_again(connection: Connection, held: Claimed, *, wait_s: float, code: str, reason: str) -> None:
-    """End an evaluation of a rule that is stuck: it is due again after ``wait_s`` seconds, at once if it was raised.
+def look_again(
+    connection: Connection, held: Claimed, *, wait_s: float, retry_s: float | None, code: str, reason: str
+) -> None:
+    """End an evaluation of a rule that is stuck: it is due again when its time comes, at once if it was raised.
+
+    Parameters
+    ----------
+    wait_s
+        What is stuck is due in so many seconds, unless its time was set before: what is attached meanwhile does not
+        postpone it.
+    retry_s
+        It is due in so many seconds at the latest.
 
     Raises
     ------
@@ -102,16 +119,24 @@ def look_again(connection: Connection, held: Claimed, *, wait_s: float, code: st
         Another worker has it.
     """
     raised = evaluations.c.generation != held.generation
-    _held(
+    retry_at = func.coalesce(_retry_at(retry_s), after(literal(wait_s)))
+    _release(
         connection,
         held,
-        lease_owner=None,
-        lease_until=None,
-        attempt=0,
         code=code,
         reason=reason,
-        not_before=case((raised, evaluations.c.not_before), else_=after(literal(wait_s))),
+        retry_at=retry_at,
+        not_before=case((raised, evaluations.c.not_before), else_=retry_at),
     )
+
+
+def _retry_at(retry_s: float | None) -> Any:
+    """When what is stuck is due, as far as it is known; null if it is not."""
+    known = evaluations.c.retry_at
+    if retry_s is None:
+        return known
+    soon = after(literal(retry_s))
+    return case((known < soon, known), else_=soon)
 
 
 def put_back(connection: Connection, held: Claimed, *, wait_s: float, code: str, reason: str) -> bool:
@@ -140,7 +165,7 @@ def put_back(connection: Connection, held: Claimed, *, wait_s: float, code: str,
     return done.rowcount == 1
 
 
-def _held(connection: Connection, held: Claimed, **values: object) -> None:
+def _release(connection: Connection, held: Claimed, **values: object) -> None:
     done = connection.execute(
         update(evaluations)
         .where(
@@ -148,7 +173,9 @@ def _held(connection: Connection, held: Claimed, **values: object) -> None:
             evaluations.c.fence == held.fence,
             evaluations.c.lease_owner == held.owner,
         )
-        .values(**values)
+        .values(
+            {"code": None, "reason": None} | values | {"lease_owner": None, "lease_until": None, "attempt": 0}
+        )
     )
     if done.rowcount == 0:
         raise LeaseLost(f"the evaluation of rule {held.rule_id} is another worker's by now")

@@ -1,19 +1,23 @@
-"""The statements that resolve a rule's files: the same few for ten of them and for a hundred thousand.
+"""The statements that resolve the files of a chunk: which are the rule's, in which groups, and which locks are not wanted.
 
 Each takes a connection within the chunk's transaction and leaves its result in a temporary table
-(`arriero.scheduler.temporary`). None begins or ends a transaction.
+(`arriero.scheduler.temporary`). They begin with the files of the chunk and go up from there, so they cost what the
+chunk is, however large the rule. None begins or ends a transaction.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     FromClause,
     Select,
+    Table,
     and_,
     delete,
+    exists,
     false,
     func,
     insert,
@@ -23,15 +27,19 @@ from sqlalchemy import (
     update,
 )
 
-from arriero.registry.dialect import bulk_insert
-from arriero.registry.schema.tables import contents, dataset_locks, dids, locks, replicas, rules, scopes
-from arriero.registry.states import DidType, RuleGrouping
-from arriero.scheduler.evaluation_words import (
-    Chunk,
-    GroupTotal,
-    Scope,
+from arriero.registry.dialect import among, bulk_insert, look_up
+from arriero.registry.schema.tables import contents, dataset_locks, dids, locks, scopes, unplaced_groups
+from arriero.registry.states import DidType, EvaluationItem
+from arriero.scheduler.evaluation_words import Scope, Window
+from arriero.scheduler.temporary import (
+    eval_files,
+    eval_gone,
+    eval_items,
+    eval_parents,
+    eval_rses,
+    eval_sets,
+    eval_window,
 )
-from arriero.scheduler.temporary import eval_files, eval_gone, eval_rses, eval_sets
 
 
 def note_rses(connection: Connection, candidates: Iterable[int], sources: Iterable[int]) -> None:
@@ -44,212 +52,194 @@ def note_rses(connection: Connection, candidates: Iterable[int], sources: Iterab
 
 
 def resolve_sets(connection: Connection, scope: Scope) -> None:
-    """Find the datasets below the rule's DID, however deep, and number them by (scope, name)."""
-    columns = ["did_id", "position", "group_id", "is_chosen_now"]
-    if scope.did_type is DidType.FILE:
-        only = select(
-            literal(scope.did_id, BigInteger), literal(1), literal(scope.did_id, BigInteger), false()
-        )
+    """Find the datasets of the chunk's files that are below the rule's DID, and number them by (scope, name)."""
+    columns = ["did_id", "position", "group_id", "is_new", "is_unplaced"]
+    if scope.did_type is not DidType.CONTAINER:
+        did_id = literal(scope.did_id, BigInteger)
+        only = select(did_id, literal(1), did_id, false(), _is_unplaced(scope, did_id))
         connection.execute(insert(eval_sets).from_select(columns, only))
         return
-    tree = select(literal(scope.did_id, BigInteger).label("did_id")).cte("tree", recursive=True)
-    parent = dids.alias("parent")
-    below = (
-        select(contents.c.child_id)
-        .select_from(tree)
-        .join(parent, and_(parent.c.id == tree.c.did_id, parent.c.type == DidType.CONTAINER))
-        .join(contents, contents.c.parent_id == tree.c.did_id)
+    found, content = look_up(connection, eval_window, contents, contents.c.child_id == eval_window.c.file_id)
+    held_by = select(content.parent_id).select_from(found)
+    looked_at = select(eval_items.c.did_id).where(eval_items.c.kind == EvaluationItem.DATASET)
+    connection.execute(insert(eval_parents).from_select(["did_id"], held_by.union(looked_at)))
+    up = select(eval_parents.c.did_id.label("set_id"), eval_parents.c.did_id.label("id")).cte(
+        "up", recursive=True
     )
-    tree = tree.union(below)
-    group: Any = {
-        RuleGrouping.ALL: literal(scope.did_id, BigInteger),
-        RuleGrouping.DATASET: dids.c.id,
-        RuleGrouping.NONE: literal(0),
-    }[scope.grouping]
-    found = (
+    up = up.union(
+        select(up.c.set_id, contents.c.parent_id)
+        .select_from(up)
+        .join(contents, contents.c.child_id == up.c.id)
+    )
+    below = (
         select(
             dids.c.id,
             func.row_number().over(order_by=(scopes.c.name, dids.c.name)),
-            group,
+            _group_of(scope),
             false(),
+            _is_unplaced(scope, _group_of(scope)),
         )
-        .select_from(tree)
-        .join(dids, dids.c.id == tree.c.did_id)
+        .select_from(up)
+        .join(dids, dids.c.id == up.c.set_id)
         .join(scopes, scopes.c.id == dids.c.scope_id)
-        .where(dids.c.type == DidType.DATASET)
+        .where(up.c.id == scope.did_id, dids.c.type == DidType.DATASET)
     )
-    connection.execute(insert(eval_sets).from_select(columns, found))
+    connection.execute(insert(eval_sets).from_select(columns, below))
 
 
-def resolve_files(connection: Connection, scope: Scope, *, after_file_id: int, limit: int) -> Chunk:
-    """Find the next files that have fewer locks than copies, each with the first dataset that it is in."""
-    held = (
-        select(locks.c.file_id, func.count().label("held"))
-        .where(locks.c.rule_id == scope.rule_id, locks.c.file_id > after_file_id)
-        .group_by(locks.c.file_id)
-        .subquery("held")
+def _is_unplaced(scope: Scope, group_id: ColumnElement[int]) -> ColumnElement[bool]:
+    if scope.by_file:
+        return false()
+    return exists().where(unplaced_groups.c.rule_id == scope.rule_id, unplaced_groups.c.group_id == group_id)
+
+
+def _group_of(scope: Scope) -> ColumnElement[Any]:
+    """Group of a dataset below the rule's DID; the DID itself stands for all that have no groups."""
+    return dids.c.id if scope.has_many_groups else literal(scope.did_id, BigInteger)
+
+
+def drop_places(connection: Connection, scope: Scope) -> None:
+    """Forget the places of the datasets of this chunk that are below the rule's DID no more."""
+    if not scope.has_many_groups or scope.did_type is not DidType.CONTAINER:
+        return
+    for table in (dataset_locks, unplaced_groups):
+        connection.execute(
+            delete(table).where(
+                table.c.rule_id == scope.rule_id,
+                among(connection, table.c.group_id, select(eval_parents.c.did_id)),
+                table.c.group_id.not_in(select(eval_sets.c.group_id)),
+            )
+        )
+
+
+def find_gone(connection: Connection, scope: Scope) -> int:
+    """Find locks that nothing asks for any more: on detached files, and on files whose group lies elsewhere.
+
+    Returns
+    -------
+    int
+        How many there are.
+    """
+    if scope.did_type is DidType.FILE:
+        return 0
+    found, lock = locks_of(connection, scope, eval_window)
+    covered = (
+        select(literal(1))
+        .select_from(contents)
+        .join(eval_sets, eval_sets.c.did_id == contents.c.parent_id)
+        .where(contents.c.child_id == lock.file_id)
     )
-    member = _members(scope).subquery("member")
-    first = (
-        select(member.c.file_id, func.min(member.c.position).label("position"))
-        .where(member.c.file_id > after_file_id)
-        .group_by(member.c.file_id)
-        .subquery("first")
-    )
-    lacking = (
-        select(first.c.file_id, first.c.position)
-        .outerjoin(held, held.c.file_id == first.c.file_id)
-        .where(func.coalesce(held.c.held, 0) < scope.copies)
-        .order_by(first.c.file_id)
-        .limit(limit + 1)
-        .subquery("lacking")
-    )
-    rows = (
-        select(lacking.c.file_id, func.coalesce(dids.c.bytes, 0), dids.c.spread, eval_sets.c.group_id)
-        .select_from(lacking)
-        .join(dids, dids.c.id == lacking.c.file_id)
-        .join(eval_sets, eval_sets.c.position == lacking.c.position)
-    )
-    connection.execute(insert(eval_files).from_select(["file_id", "bytes", "spread", "group_id"], rows))
-    found, last = _extent(connection)
-    complete = found <= limit
-    if not complete:
-        # one more than wanted, only to see that there is more
-        connection.execute(delete(eval_files).where(eval_files.c.file_id == last))
-        found, last = _extent(connection)
-    return Chunk(found, last or after_file_id, complete)
-
-
-def _extent(connection: Connection) -> tuple[int, int | None]:
-    row = connection.execute(select(func.count(), func.max(eval_files.c.file_id))).one()
-    return int(row[0]), row[1]
-
-
-def find_gone(connection: Connection, scope: Scope) -> None:
-    """Find the rule's locks that nothing asks for any more: detached files, and files whose group lies elsewhere."""
-    member = _members(scope).subquery("member")
-    covered = select(literal(1)).select_from(member).where(member.c.file_id == locks.c.file_id)
-    if scope.did_type is not DidType.FILE and scope.grouping is RuleGrouping.DATASET:
+    if scope.has_many_groups:
         covered = covered.join(
             dataset_locks,
-            and_(dataset_locks.c.rule_id == scope.rule_id, dataset_locks.c.group_id == member.c.group_id),
-        ).where(dataset_locks.c.rse_id == locks.c.rse_id)
-    gone = select(locks.c.file_id, locks.c.rse_id).where(
-        locks.c.rule_id == scope.rule_id, ~covered.correlate(locks).exists()
+            and_(
+                dataset_locks.c.rule_id == scope.rule_id,
+                dataset_locks.c.group_id == eval_sets.c.group_id,
+                dataset_locks.c.rse_id == lock.rse_id,
+            ),
+        )
+    gone = (
+        select(lock.file_id, lock.rse_id)
+        .select_from(found)
+        .where(~covered.correlate_except(contents, eval_sets, dataset_locks).exists())
     )
-    connection.execute(insert(eval_gone).from_select(["file_id", "rse_id"], gone))
+    return _note_gone(connection, gone)
 
 
-def find_elsewhere(connection: Connection, scope: Scope) -> None:
-    """Find locks of this chunk's files that lie elsewhere than the dataset which places them now.
+def locks_of(connection: Connection, scope: Scope, files: Table) -> tuple[FromClause, Any]:
+    """The rule's locks on each of some files: a join, and the columns of the locks in it."""
+    on = and_(locks.c.rule_id == scope.rule_id, locks.c.file_id == files.c.file_id)
+    return look_up(connection, files, locks, on)
+
+
+def find_elsewhere(connection: Connection, scope: Scope) -> int:
+    """Find locks of files that lack some, and that lie elsewhere than the dataset which places the files now.
 
     A file that lost the dataset that had placed it may lie, with some of its copies, where another of its datasets does.
+
+    Returns
+    -------
+    int
+        How many there are.
     """
-    if scope.did_type is DidType.FILE or scope.grouping is not RuleGrouping.DATASET:
-        return
+    if scope.by_file:
+        return 0
+    found, lock = locks_of(connection, scope, eval_files)
     of_the_group = and_(
         dataset_locks.c.rule_id == scope.rule_id, dataset_locks.c.group_id == eval_files.c.group_id
     )
-    placed = select(literal(1)).where(of_the_group).correlate(eval_files)
+    placed = select(literal(1)).where(of_the_group).correlate_except(dataset_locks)
     there = (
         select(literal(1))
-        .where(of_the_group, dataset_locks.c.rse_id == locks.c.rse_id)
-        .correlate(eval_files, locks)
+        .where(of_the_group, dataset_locks.c.rse_id == lock.rse_id)
+        .correlate_except(dataset_locks)
     )
-    elsewhere = (
-        select(locks.c.file_id, locks.c.rse_id)
-        .join(eval_files, eval_files.c.file_id == locks.c.file_id)
-        .where(locks.c.rule_id == scope.rule_id, placed.exists(), ~there.exists())
-    )
-    connection.execute(insert(eval_gone).from_select(["file_id", "rse_id"], elsewhere))
+    elsewhere = select(lock.file_id, lock.rse_id).select_from(found).where(placed.exists(), ~there.exists())
+    return _note_gone(connection, elsewhere)
 
 
-def _members(scope: Scope) -> Select[Any]:
-    """Files below the rule's DID: ``file_id``, ``position`` and ``group_id`` of each dataset that a file is in."""
-    position, group_id = eval_sets.c.position, eval_sets.c.group_id
+def _note_gone(connection: Connection, gone: Select[Any]) -> int:
+    return connection.execute(
+        insert(eval_gone).from_select(["file_id", "rse_id"], gone),
+        execution_options={"preserve_rowcount": True},
+    ).rowcount
+
+
+def resolve_files(connection: Connection, scope: Scope, window: Window) -> int:
+    """Find the files of the chunk that have fewer locks than copies, each with the first dataset that may place it.
+
+    Returns
+    -------
+    int
+        How many were found.
+    """
+    found = _first_sets(connection, scope).subquery("found")
+    rows = (
+        select(found.c.file_id, func.coalesce(dids.c.bytes, 0), dids.c.spread, eval_sets.c.group_id)
+        .select_from(found)
+        .join(eval_sets, eval_sets.c.position == found.c.position)
+        .join(dids, dids.c.id == found.c.file_id)
+    )
+    if not window.is_fresh:
+        held = (
+            select(func.count())
+            .where(locks.c.rule_id == scope.rule_id, locks.c.file_id == found.c.file_id)
+            .correlate(found)
+            .scalar_subquery()
+        )
+        rows = rows.where(held < scope.copies)
+    return connection.execute(
+        insert(eval_files).from_select(["file_id", "bytes", "spread", "group_id"], rows),
+        execution_options={"preserve_rowcount": True},
+    ).rowcount
+
+
+def _first_sets(connection: Connection, scope: Scope) -> Select[Any]:
+    """Files of the chunk that are the rule's, each with the position of the first dataset that may place it."""
+    free = ~eval_sets.c.is_unplaced
     if scope.did_type is DidType.FILE:
-        return select(eval_sets.c.did_id.label("file_id"), position, group_id)
-    return select(contents.c.child_id.label("file_id"), position, group_id).join(
-        eval_sets, eval_sets.c.did_id == contents.c.parent_id
+        return select(eval_window.c.file_id, eval_sets.c.position).join(
+            eval_sets, and_(eval_sets.c.did_id == eval_window.c.file_id, free)
+        )
+    on = contents.c.child_id == eval_window.c.file_id
+    if scope.did_type is DidType.DATASET:
+        on = and_(contents.c.parent_id == scope.did_id, on)
+    found, content = look_up(connection, eval_window, contents, on)
+    member = (
+        select(content.child_id.label("file_id"), eval_sets.c.position)
+        .select_from(found)
+        .join(eval_sets, and_(eval_sets.c.did_id == content.parent_id, free))
     )
+    if scope.did_type is DidType.DATASET:
+        return member
+    each = member.subquery("each")
+    return select(each.c.file_id, func.min(each.c.position).label("position")).group_by(each.c.file_id)
 
 
-def find_groups_to_choose(connection: Connection, scope: Scope) -> Sequence[GroupTotal]:
-    """Find the groups of this chunk that have no place yet, and how large each is as a whole."""
-    there = (
-        select(literal(1))
-        .where(dataset_locks.c.rule_id == scope.rule_id, dataset_locks.c.group_id == eval_sets.c.group_id)
-        .correlate(eval_sets)
-    )
+def forget_groups(connection: Connection, scope: Scope) -> None:
+    """Let no group that has turned out to have no place place the files of the chunk, which are to be found again."""
+    refused = select(unplaced_groups.c.group_id).where(unplaced_groups.c.rule_id == scope.rule_id)
     connection.execute(
-        update(eval_sets)
-        .where(eval_sets.c.group_id.in_(select(eval_files.c.group_id)), ~there.exists())
-        .values(is_chosen_now=true())
+        update(eval_sets).where(eval_sets.c.group_id.in_(refused)).values(is_unplaced=true(), is_new=false())
     )
-    member = _chosen_now(scope)
-    total = (
-        select(
-            member.c.group_id,
-            func.count().label("files"),
-            func.sum(func.coalesce(dids.c.bytes, 0)).label("bytes"),
-        )
-        .select_from(member)
-        .join(dids, dids.c.id == member.c.file_id)
-        .group_by(member.c.group_id)
-        .subquery("total")
-    )
-    rows = connection.execute(
-        select(total.c.group_id, scopes.c.name.label("scope"), dids.c.name, total.c.files, total.c.bytes)
-        .select_from(total)
-        .join(dids, dids.c.id == total.c.group_id)
-        .join(scopes, scopes.c.id == dids.c.scope_id)
-        .order_by(scopes.c.name, dids.c.name)
-    )
-    return [GroupTotal(row.group_id, f"{row.scope}:{row.name}", row.files, int(row.bytes)) for row in rows]
-
-
-def present_bytes(connection: Connection, scope: Scope) -> dict[int, dict[int, int]]:
-    """Bytes of each group without a place that are there already, by group and RSE."""
-    member = _chosen_now(scope)
-    rows = connection.execute(
-        select(member.c.group_id, replicas.c.rse_id, func.sum(replicas.c.bytes).label("bytes"))
-        .select_from(member)
-        .join(replicas, replicas.c.file_id == member.c.file_id)
-        .join(eval_rses, and_(eval_rses.c.rse_id == replicas.c.rse_id, eval_rses.c.is_candidate))
-        .where(replicas.c.state.in_(scope.there))
-        .group_by(member.c.group_id, replicas.c.rse_id)
-    )
-    present: dict[int, dict[int, int]] = {}
-    for row in rows:
-        present.setdefault(row.group_id, {})[row.rse_id] = int(row.bytes)
-    return present
-
-
-def held_bytes(connection: Connection, scope: Scope, account_id: int) -> dict[int, dict[int, int]]:
-    """Bytes of each group without a place that rules of an account hold already, by group and RSE."""
-    member = _chosen_now(scope)
-    held = (
-        select(member.c.group_id, locks.c.rse_id, func.max(locks.c.bytes).label("bytes"))
-        .select_from(member)
-        .join(locks, locks.c.file_id == member.c.file_id)
-        .join(rules, rules.c.id == locks.c.rule_id)
-        .where(rules.c.account_id == account_id)
-        .group_by(member.c.group_id, locks.c.rse_id, locks.c.file_id)
-        .subquery("held")
-    )
-    rows = connection.execute(
-        select(held.c.group_id, held.c.rse_id, func.sum(held.c.bytes).label("bytes")).group_by(
-            held.c.group_id, held.c.rse_id
-        )
-    )
-    found: dict[int, dict[int, int]] = {}
-    for row in rows:
-        found.setdefault(row.group_id, {})[row.rse_id] = int(row.bytes)
-    return found
-
-
-def _chosen_now(scope: Scope) -> FromClause:
-    member = _members(scope).where(eval_sets.c.is_chosen_now).subquery("member")
-    files = select(member.c.group_id, member.c.file_id)
-    # only with ALL can a file be in its group twice, through two datasets
-    return (files.distinct() if scope.grouping is RuleGrouping.ALL else files).subquery("chosen_now")
+    connection.execute(delete(eval_files))

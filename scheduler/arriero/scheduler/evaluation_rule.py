@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from arriero.registry.schema.tables import dids, locks, rules
+from arriero.registry.schema.tables import dids, locks, rules, unplaced_groups
 from arriero.registry.states import DidType, LockState
 from arriero.rse.errors import InvalidExpression
 from arriero.scheduler import rule_changes
@@ -83,7 +83,7 @@ def eligible(rule: RuleFacts, known: RseCatalogue) -> Eligible:
 def eligible_of(rule: RuleFacts, candidates: Sequence[Candidate]) -> Eligible:
     weights, dropped = usable(candidates, weight=rule.weight, ignore_availability=rule.ignore_availability)
     full: list[Dropped] = []
-    if rule.scope.by_file and rule.scope.did_type is not DidType.FILE:
+    if rule.scope.by_file:
         full = [
             Dropped(one.rse_id, one.name, "full", "is full")
             for one in candidates
@@ -108,6 +108,20 @@ def sources(rule: RuleFacts, known: RseCatalogue) -> list[int]:
         for rse in known.by_id.values()
         if rse.readable and (wanted is None or rse.id in wanted) and rse.protocol_for(*READ) is not None
     ]
+
+
+def unplaced_reason(tx: Connection, rule_id: int) -> str | None:
+    """Sum up why groups of a rule have no place; None when all have one."""
+    rows = tx.execute(
+        select(unplaced_groups.c.reason, func.count().over().label("groups"))
+        .where(unplaced_groups.c.rule_id == rule_id)
+        .order_by(unplaced_groups.c.group_id)
+        .limit(3)
+    ).all()
+    if not rows:
+        return None
+    more = rows[0].groups - len(rows)
+    return "; ".join(row.reason for row in rows) + (f"; and {more} more groups" if more else "")
 
 
 def stuck_reason(tx: Connection, rule_id: int) -> tuple[str | None, str | None]:

@@ -1,8 +1,14 @@
 """The words of an evaluation: what it is about, and what can become of a lock."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from sqlalchemy import ColumnElement, and_, func, literal, or_
+
+from arriero.registry.schema.base import after
+from arriero.registry.schema.tables import locks, replicas
 from arriero.registry.states import DidType, LockState, ReplicaState, RuleGrouping
+from arriero.registry.store.losses import LOST, is_lost
 from arriero.registry.store.rule_work import RETRY_NOW
 
 THERE = (ReplicaState.AVAILABLE, ReplicaState.COPYING)
@@ -22,6 +28,7 @@ LOCK_STATES = {
     NO_SOURCE: LockState.STUCK,
     BEING_DELETED: LockState.STUCK,
     BAD_REPLICA: LockState.STUCK,
+    LOST: LockState.STUCK,
 }
 """What becomes of a lock with each outcome (DESIGN section 5, "Per (file, RSE)")."""
 
@@ -30,9 +37,8 @@ OUTCOMES = {
     ReplicaState.TEMPORARY_UNAVAILABLE: OK,
     ReplicaState.COPYING: WAIT,
     ReplicaState.BEING_DELETED: BEING_DELETED,
-    ReplicaState.BAD: BAD_REPLICA,
 }
-"""What a replica that is there already decides; without one, or with an UNAVAILABLE one, it takes a copy."""
+"""What a replica that is there already decides; without one, or with an UNAVAILABLE or BAD one, it takes a copy."""
 
 WAITING_CODES = (NO_SOURCE, BEING_DELETED, BAD_REPLICA, RETRY_NOW)
 """Codes of STUCK locks that are tried as soon as they are looked at; others wait out their time."""
@@ -52,28 +58,25 @@ class Scope:
 
     @property
     def by_file(self) -> bool:
-        """Whether each file is placed by itself: a rule on a file ignores its grouping."""
-        return self.did_type is DidType.FILE or self.grouping is RuleGrouping.NONE
+        """Whether each file is placed by itself. A rule on a file ignores its grouping: the file is its only group."""
+        return self.grouping is RuleGrouping.NONE and self.did_type is not DidType.FILE
 
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """The files that one transaction places."""
-
-    files: int
-    last_file_id: int
-    complete: bool
-    """Nothing is left to place beyond it."""
+    @property
+    def has_many_groups(self) -> bool:
+        """Whether each dataset has a place of its own."""
+        return self.grouping is RuleGrouping.DATASET and self.did_type is not DidType.FILE
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The files that one transaction looks at, and when a failed copy of one is due again."""
+    """The files of one chunk."""
 
-    after_file_id: int
-    upto: int | None
-    """None: all that follow."""
-    stuck_retry_s: float
+    files: int
+    first: int
+    last: int
+    """Their ids are between these, both included."""
+    is_fresh: bool
+    """The rule has no lock on any file in between: nothing of it can be gone, and nothing has to be looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +87,22 @@ class GroupTotal:
     name: str
     files: int
     bytes: int
+
+
+def is_due(stuck_retry_s: float, lock: Any = locks.c) -> ColumnElement[bool]:
+    """Condition that a STUCK lock, joined with its replica if there is one, is to be tried again.
+
+    One on a lost file is not, until the file is found.
+    """
+    return or_(
+        and_(lock.code == LOST, ~is_lost(lock.file_id)),
+        and_(
+            func.coalesce(lock.code, "") != LOST,
+            or_(
+                lock.code.in_(WAITING_CODES),
+                replicas.c.file_id.is_(None),
+                replicas.c.state != ReplicaState.UNAVAILABLE,
+                replicas.c.updated_at <= after(literal(-stuck_retry_s)),
+            ),
+        ),
+    )

@@ -8,11 +8,19 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, exists, select
 
 from arriero.registry.errors import InvalidInput
-from arriero.registry.schema.tables import dids, replicas, requests, rse_distances, rules, scopes
-from arriero.registry.states import ReplicaState
+from arriero.registry.schema.tables import (
+    bad_replicas,
+    dids,
+    replicas,
+    requests,
+    rse_distances,
+    rules,
+    scopes,
+)
+from arriero.registry.states import BadReplicaState, ReplicaState
 from arriero.rse.copy import CopyOrder
 from arriero.rse.errors import InvalidExpression, RSEError
 from arriero.rse.lfn2pfn import path_for
@@ -123,6 +131,11 @@ def plan_copies(
 
 
 def _files(connection: Connection, claimed: Sequence[ClaimedRequest]) -> dict[int, Any]:
+    declared_bad = exists().where(
+        bad_replicas.c.file_id == requests.c.file_id,
+        bad_replicas.c.rse_id == requests.c.destination_id,
+        bad_replicas.c.state == BadReplicaState.BAD,
+    )
     rows = connection.execute(
         select(
             requests.c.id,
@@ -132,6 +145,7 @@ def _files(connection: Connection, claimed: Sequence[ClaimedRequest]) -> dict[in
             dids.c.adler32,
             dids.c.md5,
             rules.c.source_replica_expression,
+            declared_bad.label("replaces_bad"),
         )
         .join(dids, dids.c.id == requests.c.file_id)
         .join(scopes, scopes.c.id == dids.c.scope_id)
@@ -197,6 +211,7 @@ def _plan(
         adler32=file.adler32,
         md5=file.md5,
         attempt_name=request.attempt_name,
+        replaces_bad=bool(file.replaces_bad),
     )
     return PlannedCopy(request, order, source.id, picked.alternatives)
 

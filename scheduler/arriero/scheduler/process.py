@@ -15,6 +15,7 @@ from arriero.registry.services.context import Context
 from arriero.registry.settings import Settings
 from arriero.rse.pool import ProtocolPool
 from arriero.scheduler.evaluate import Evaluator
+from arriero.scheduler.subscribe import Subscriber
 from arriero.scheduler.transfer import TransferRunner
 
 
@@ -47,6 +48,12 @@ class Work:
         return self._evaluator
 
     @property
+    def subscriptions(self) -> "Turns":
+        """Applies subscriptions to the DIDs that are due."""
+        self._ready()
+        return self._subscriptions
+
+    @property
     def transfers(self) -> "Turns":
         """Copies what is due."""
         self._ready()
@@ -66,6 +73,7 @@ class Work:
             runner = TransferRunner(context, pool=ProtocolPool(), stopping=stopping)
             self._transfers = Turns(runner.run)
             self._evaluator = Turns(Evaluator(context, stopping=stopping).run)
+            self._subscriptions = Turns(Subscriber(context, stopping=stopping).run)
             self._pid = os.getpid()
 
 

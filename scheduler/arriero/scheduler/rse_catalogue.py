@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from arriero.registry.schema.tables import rse_attributes, rse_limits, rse_protocols, rse_usage, rses
 from arriero.rse.expression import parse
+from arriero.rse.rse_index import RseIndex
 from arriero.rse.types import RseInfo
 from arriero.scheduler.core.choose import Candidate
 
@@ -79,7 +80,7 @@ class RseCatalogue:
     def __init__(self, known: Iterable[Rse]) -> None:
         self.by_id: Mapping[int, Rse] = {rse.id: rse for rse in known}
         self._ids = {rse.name: rse.id for rse in self.by_id.values()}
-        self._infos = tuple(RseInfo(rse.name, rse.attributes) for rse in self.by_id.values())
+        self._index = RseIndex(RseInfo(rse.name, rse.attributes) for rse in self.by_id.values())
         self._matches: dict[str, frozenset[int]] = {}
 
     def matching(self, expression: str) -> frozenset[int]:
@@ -92,7 +93,7 @@ class RseCatalogue:
         """
         found = self._matches.get(expression)
         if found is None:
-            names = parse(expression).evaluate(self._infos)
+            names = parse(expression).evaluate(self._index)
             found = self._matches[expression] = frozenset(self._ids[name] for name in names)
         return found
 

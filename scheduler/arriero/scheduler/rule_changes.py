@@ -9,12 +9,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, bindparam, case, insert, null, select, update
+from sqlalchemy import Connection, Select, bindparam, case, func, insert, null, select, update
 
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import dids, rule_history, rules, scopes
-from arriero.registry.states import LockState, RuleState
+from arriero.registry.states import LockState, RuleGrouping, RuleState
 from arriero.registry.store import events
+from arriero.scheduler import rule_events
 from arriero.scheduler.core import states
 
 REASON_LIMIT = 1000
@@ -27,14 +28,19 @@ class RuleCounts:
 
     id: int
     uuid: UUID
+    did_id: int
     scope: str
     name: str
     expression: str
+    grouping: RuleGrouping
+    notification: str
+    """Rucio's letter: of what its owner is told."""
     state: RuleState
     code: str | None
     reason: str | None
     counts: Mapping[LockState, int]
-    stuck_at: datetime | None
+    stuck_since: datetime | None
+    """Since when nothing of it has succeeded while something was STUCK; outlives each retry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +52,18 @@ class RuleChange:
     counts: Mapping[LockState, int]
     code: str | None
     reason: str | None
+    is_total_known: bool = True
+    """Whether the rule has all its locks, as far as who works it out knows."""
 
     @property
     def moves(self) -> bool:
         """Whether the state changes."""
         return self.state != self.rule.state
+
+    @property
+    def succeeds(self) -> bool:
+        """Whether more locks are OK than before."""
+        return self.counts[LockState.OK] > self.rule.counts[LockState.OK]
 
 
 def rule_counts(rule_ids: Select[Any] | Sequence[int]) -> Select[Any]:
@@ -62,16 +75,19 @@ def rule_counts(rule_ids: Select[Any] | Sequence[int]) -> Select[Any]:
         select(
             rules.c.id,
             rules.c.uuid,
+            rules.c.did_id,
             scopes.c.name.label("scope"),
             dids.c.name,
             rules.c.rse_expression,
+            rules.c.grouping,
+            rules.c.notification,
             rules.c.state,
             rules.c.code,
             rules.c.reason,
             rules.c.locks_ok,
             rules.c.locks_replicating,
             rules.c.locks_stuck,
-            rules.c.stuck_at,
+            rules.c.stuck_since,
         )
         .join(dids, dids.c.id == rules.c.did_id)
         .join(scopes, scopes.c.id == dids.c.scope_id)
@@ -86,9 +102,12 @@ def counted(row: Any) -> RuleCounts:
     return RuleCounts(
         id=row.id,
         uuid=row.uuid,
+        did_id=row.did_id,
         scope=row.scope,
         name=row.name,
         expression=row.rse_expression,
+        grouping=row.grouping,
+        notification=row.notification,
         state=row.state,
         code=row.code,
         reason=row.reason,
@@ -97,7 +116,7 @@ def counted(row: Any) -> RuleCounts:
             LockState.REPLICATING: row.locks_replicating,
             LockState.STUCK: row.locks_stuck,
         },
-        stuck_at=row.stuck_at,
+        stuck_since=row.stuck_since,
     )
 
 
@@ -129,7 +148,9 @@ def changed(
         Why locks are STUCK; what the rule says already stays when they are None.
     """
     counts = {state: rule.counts[state] + deltas.get(state, 0) for state in LockState}
-    change = RuleChange(rule, rule.state, counts, rule.code, rule.reason)
+    change = RuleChange(
+        rule, rule.state, counts, rule.code, rule.reason, is_total_known=not (keep_state or unfinished)
+    )
     if keep_state:
         return change
     event = states.rule_event(
@@ -153,6 +174,8 @@ def write(connection: Connection, changes: Sequence[RuleChange]) -> None:
         return
     stays_stuck = (rules.c.state == RuleState.STUCK, rules.c.stuck_at)
     entered = case(stays_stuck, else_=now())
+    # a retry makes a rule REPLICATING for a while: only what succeeds ends the time without success
+    fruitless = case((bindparam("succeeds"), null()), else_=rules.c.stuck_since)
     connection.execute(
         update(rules)
         .where(rules.c.id == bindparam("rule"))
@@ -164,6 +187,11 @@ def write(connection: Connection, changes: Sequence[RuleChange]) -> None:
             reason=bindparam("sentence"),
             state=bindparam("becomes"),
             stuck_at=case((bindparam("is_stuck"), entered), else_=null()),
+            stuck_since=case(
+                (bindparam("is_ok"), null()),
+                (bindparam("is_stuck"), func.coalesce(fruitless, now())),
+                else_=fruitless,
+            ),
             updated_at=now(),
         ),
         [
@@ -176,6 +204,8 @@ def write(connection: Connection, changes: Sequence[RuleChange]) -> None:
                 "sentence": change.reason,
                 "becomes": change.state,
                 "is_stuck": change.state is RuleState.STUCK,
+                "is_ok": change.state is RuleState.OK,
+                "succeeds": change.succeeds,
             }
             for change in changes
         ],
@@ -186,6 +216,7 @@ def write(connection: Connection, changes: Sequence[RuleChange]) -> None:
     complete = [change for change in moved if change.state is RuleState.OK]
     if complete:
         events.append(connection, "rule-ok", [_rule_ok(change) for change in complete])
+    rule_events.tell(connection, changes)
 
 
 def _history(change: RuleChange) -> dict[str, Any]:
@@ -193,9 +224,20 @@ def _history(change: RuleChange) -> dict[str, Any]:
         "rule_uuid": change.rule.uuid,
         "from_state": change.rule.state,
         "to_state": change.state,
-        "code": change.code,
-        "reason": change.reason,
+        "code": change.code or _SAID[change.state],
+        "reason": change.reason or _why(change),
     }
+
+
+_SAID = {state: state.lower() for state in RuleState} | {RuleState.OK: "complete"}
+"""Code of a change for which nothing is at fault."""
+
+
+def _why(change: RuleChange) -> str:
+    ok, total = change.counts[LockState.OK], sum(change.counts.values())
+    if change.state is RuleState.OK:
+        return f"all {total} locks are OK" if total else "there is nothing to copy"
+    return f"{ok} of {total} locks are OK" if change.is_total_known else f"{total} locks placed so far"
 
 
 def _rule_ok(change: RuleChange) -> tuple[str, dict[str, Any]]:

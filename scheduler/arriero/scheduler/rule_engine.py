@@ -3,26 +3,35 @@
 The code that decides is the evaluations' own. Nothing here begins or ends a transaction, and no queue is touched.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection, func, select
 
 from arriero.registry.errors import NotFound
-from arriero.registry.ports import PlannedRse, RulePlan
+from arriero.registry.ports import Judgement, PlannedRse, RulePlan
 from arriero.registry.schema.tables import locks
 from arriero.registry.settings import Settings
 from arriero.registry.states import LockState, ReplicaState, RuleState
 from arriero.scheduler import evaluation_effects as effects
+from arriero.scheduler import evaluation_items as items
 from arriero.scheduler import rule_changes
 from arriero.scheduler.core import states
 from arriero.scheduler.core.choose import Choice, Group
-from arriero.scheduler.evaluation_chunk import Pass, decide_chunk
-from arriero.scheduler.evaluation_rule import Eligible, RuleFacts, eligible, eligible_of, lock_rule
-from arriero.scheduler.evaluation_words import COPY, OK, WAIT, Chunk
+from arriero.scheduler.evaluation_chunk import decide_chunk
+from arriero.scheduler.evaluation_rule import (
+    Eligible,
+    RuleFacts,
+    eligible,
+    eligible_of,
+    lock_rule,
+    unplaced_reason,
+)
+from arriero.scheduler.evaluation_words import COPY, OK, WAIT
 from arriero.scheduler.rse_catalogue import RseCatalogue, load_rses
-from arriero.scheduler.temporary import eval_files, eval_placed
+from arriero.scheduler.rule_explain import judge_rses
+from arriero.scheduler.temporary import eval_files, eval_placed, eval_seen, prepare
 
 _PARTS = {OK: "there", WAIT: "under_way", COPY: "to_move"}
 """Where the locks of an outcome are counted; those of any other are stuck."""
@@ -40,22 +49,26 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
+    def judge(self, connection: Connection, rule_id: int) -> Judgement:
+        """Tell which RSEs the rule could place more on now; only reads."""
+        return judge_rses(connection, rule_id)
+
     def plan(self, connection: Connection, rule_id: int) -> RulePlan:
         """Tell what evaluating a new rule would do; the transaction must be rolled back.
 
-        Replicas are not held, so nobody waits. Of a rule over more files than one chunk has, the later chunks do not
-        see the copies that the earlier ones would have begun: that matters only to files that are in several datasets.
+        Replicas are not held, so nobody waits.
         """
         rule = _locked(connection, rule_id)
         known = load_rses(connection)
         chosen_from = eligible(rule, known)
         sums = _Sums()
-        progress = Pass(observe=sums.note_choice)
-        while True:
-            chunk, _ = self._decide(connection, rule, known, chosen_from, progress, hold=False)
+        prepare(connection, eval_seen)
+        while items.are_left(connection, rule.scope):
+            decide_chunk(
+                connection, rule, known, chosen_from, self._settings, observe=sums.note_choice, is_plan=True
+            )
             sums.add(connection)
-            if chunk.complete:
-                return sums.plan(known, chosen_from, rule, progress)
+        return sums.plan(known, chosen_from, rule, unplaced_reason(connection, rule_id))
 
     def place_at_once(self, connection: Connection, rule_id: int, *, instead_of: int) -> str | None:
         """Place a new rule on what is AVAILABLE where another has OK locks; give why that cannot be done.
@@ -66,42 +79,24 @@ class Engine:
         places = select(locks.c.rse_id).where(locks.c.rule_id == instead_of, held).distinct()
         among = frozenset(connection.scalars(places))
         known = load_rses(connection)
-        progress = Pass()
         while True:
             rule = _on_what_is_there(_locked(connection, rule_id))
             named = [one for one in eligible(rule, known).candidates if one.rse_id in among]
             # no copy is made: neither a blocked RSE nor a full one is in the way, nor a limit of the account
             chosen_from = eligible_of(rule, [replace(one, free=None) for one in named])
-            chunk, deltas = self._decide(connection, rule, known, chosen_from, progress, hold=True)
-            if (lacking := progress.reason or _not_there(connection, known)) is not None:
+            chunk = decide_chunk(connection, rule, known, chosen_from, self._settings)
+            lacking = unplaced_reason(connection, rule_id) or _not_there(connection, known)
+            if lacking is not None:
                 return f"too few copies are there already: {lacking}"
-            placed = effects.carry_out(connection, rule.scope, activity=rule.activity, priority=rule.priority)
-            deltas.update(placed.deltas)
-            change = rule_changes.changed(rule.counts, deltas, unfinished=not chunk.complete)
+            placed = effects.carry_out(
+                connection, rule.scope, chunk.window, activity=rule.activity, priority=rule.priority
+            )
+            chunk.dropped.update(placed.deltas)
+            complete = not items.are_left(connection, rule.scope)
+            change = rule_changes.changed(rule.counts, chunk.dropped, unfinished=not complete)
             rule_changes.write(connection, [change])
-            if chunk.complete:
+            if complete:
                 return None
-
-    def _decide(
-        self,
-        connection: Connection,
-        rule: RuleFacts,
-        known: RseCatalogue,
-        chosen_from: Eligible,
-        progress: Pass,
-        *,
-        hold: bool,
-    ) -> tuple[Chunk, Counter[LockState]]:
-        return decide_chunk(
-            connection,
-            rule,
-            known,
-            chosen_from,
-            progress,
-            limit=self._settings.evaluation_chunk_files,
-            stuck_retry_s=self._settings.stuck_retry_s,
-            hold=hold,
-        )
 
 
 def _locked(connection: Connection, rule_id: int) -> RuleFacts:
@@ -173,19 +168,21 @@ class _Sums:
                 counted[key] += value
                 counted[f"{part}_{key}"] += value
 
-    def plan(self, known: RseCatalogue, chosen_from: Eligible, rule: RuleFacts, progress: Pass) -> RulePlan:
+    def plan(
+        self, known: RseCatalogue, chosen_from: Eligible, rule: RuleFacts, unplaced: str | None
+    ) -> RulePlan:
         stuck = {code: count for code, count in self.outcomes.items() if code not in _PARTS}
         event = states.rule_event(
             replicating=self.outcomes[WAIT] + self.outcomes[COPY],
             stuck=sum(stuck.values()),
-            unplaced=progress.reason is not None,
+            unplaced=unplaced is not None,
             unfinished=False,
         )
         said = [f"{count} locks: {effects.LOCK_REASONS[code]}" for code, count in sorted(stuck.items())]
         state = states.advance(states.RULE_TRANSITIONS, states.Rule.INJECT, event)
         return RulePlan(
             state=RuleState(state.value),
-            reason=progress.reason or "; ".join(said) or None,
+            reason=unplaced or "; ".join(said) or None,
             files=self.files,
             bytes=self.bytes,
             rses=tuple(self._rses(known, chosen_from, rule)),

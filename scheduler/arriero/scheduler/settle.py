@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from arriero.registry.database import Database
 from arriero.registry.errors import Busy
-from arriero.scheduler import rule_changes
+from arriero.scheduler import rule_changes, rule_events
 from arriero.scheduler import settle_effects as effects
 from arriero.scheduler.errors import RulesJoined
 from arriero.scheduler.reports import Outcome, Report, by_request
@@ -88,6 +88,7 @@ def _settle(tx: Connection, reports: Sequence[Report], stuck_retry_s: float) -> 
     raised = wake_waiting(tx, ids)
     effects.record(tx, by_request(reports))
     counts = effects.settle_requests(tx)
+    rule_events.tell_settled(tx, touched)
     return Settled(
         done=counts[Outcome.DONE],
         retried=counts[Outcome.RETRY],

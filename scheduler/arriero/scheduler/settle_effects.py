@@ -23,8 +23,8 @@ from sqlalchemy import (
 
 from arriero.registry.dialect import bulk_insert
 from arriero.registry.schema.base import after, now
-from arriero.registry.schema.tables import locks, replicas, request_history, requests
-from arriero.registry.states import LockState, ReplicaState, RequestState
+from arriero.registry.schema.tables import bad_replicas, locks, replicas, request_history, requests
+from arriero.registry.states import BadReplicaState, LockState, ReplicaState, RequestState
 from arriero.registry.store.arrivals import record_arrivals
 from arriero.registry.store.rules import NO_RULE, NO_RULE_REASON
 from arriero.scheduler import temporary
@@ -136,7 +136,10 @@ def lock_deltas(tx: Connection) -> dict[int, Counter[LockState]]:
 
 
 def settle_replicas(tx: Connection) -> None:
-    """Make replicas AVAILABLE or UNAVAILABLE. What a client has declared already is verified now."""
+    """Make replicas AVAILABLE or UNAVAILABLE. What a client has declared already is verified now.
+
+    What was declared bad there has been replaced by a verified copy.
+    """
     outcome = settled.c.outcome
     done = outcome == Outcome.DONE.value
     dropped = outcome == Outcome.DROPPED.value
@@ -154,6 +157,16 @@ def settle_replicas(tx: Connection) -> None:
             reason=case((done, null()), (dropped, NO_RULE_REASON), else_=settled.c.reason),
             updated_at=now(),
         )
+    )
+    tx.execute(
+        update(bad_replicas)
+        .where(
+            bad_replicas.c.file_id == settled.c.file_id,
+            bad_replicas.c.rse_id == settled.c.rse_id,
+            bad_replicas.c.state == BadReplicaState.BAD,
+            done,
+        )
+        .values(state=BadReplicaState.RECOVERED.value, updated_at=now())
     )
 
 

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
 
 from arriero.registry.schema.base import now
-from arriero.registry.schema.tables import evaluations, locks, rules
+from arriero.registry.schema.tables import evaluations, locks, unplaced_groups
 from arriero.registry.states import LockState, RuleState
-from arriero.registry.store.evaluations import raise_evaluations
+from arriero.registry.store.evaluations import look_at_files, look_at_stuck
 from arriero.scheduler import rule_changes
 from arriero.scheduler.errors import RulesJoined
 from arriero.scheduler.evaluation_words import WAITING_CODES
@@ -52,6 +52,12 @@ def settle_rules(
         )
     )
     awaited = {row.rule_id: bool(row.due) for row in rows}
+    rows = tx.execute(
+        select(unplaced_groups.c.rule_id, func.min(unplaced_groups.c.reason).label("reason"))
+        .where(unplaced_groups.c.rule_id.in_(ids))
+        .group_by(unplaced_groups.c.rule_id)
+    )
+    without_place = {row.rule_id: row.reason for row in rows}
     code, reason = _commonest(failures)
     changes: list[rule_changes.RuleChange] = []
     look_now: list[int] = []
@@ -60,7 +66,7 @@ def settle_rules(
         delta = deltas.get(rule.id, Counter())
         stuck = rule.counts[LockState.STUCK] + delta[LockState.STUCK]
         replicating = rule.counts[LockState.REPLICATING] + delta[LockState.REPLICATING]
-        unplaced = rule.reason if rule.code == "not_enough_rses" else None
+        unplaced = without_place.get(rule.id)
         # an evaluation that is to come knows what is not placed: it decides about a rule that seems complete
         left_to_it = rule.id in awaited and (awaited[rule.id] or not stuck)
         keeps = left_to_it or rule.state in (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
@@ -79,10 +85,8 @@ def settle_rules(
         if delta[LockState.STUCK] > 0:
             look_later.append(rule.id)
     rule_changes.write(tx, changes)
-    if look_now:
-        raise_evaluations(tx, select(rules.c.id).where(rules.c.id.in_(look_now)))
-    if look_later:
-        raise_evaluations(tx, select(rules.c.id).where(rules.c.id.in_(look_later)), delay_s=stuck_retry_s)
+    look_at_stuck(tx, look_now)
+    look_at_stuck(tx, look_later, delay_s=stuck_retry_s)
     return len(look_now)
 
 
@@ -109,11 +113,13 @@ def wake_waiting(tx: Connection, known: Collection[int]) -> int:
         Another has come.
     """
     waiting = (
-        select(locks.c.rule_id).join(settled, locks.c.file_id == settled.c.file_id).where(_waits_for_it())
+        select(locks.c.rule_id, locks.c.file_id)
+        .select_from(settled)
+        .join(locks, locks.c.file_id == settled.c.file_id)
+        .where(_waits_for_it())
     )
-    ids = set(tx.scalars(waiting.distinct()))
+    ids = set(tx.scalars(waiting.with_only_columns(locks.c.rule_id).distinct()))
     if ids - set(known):
         raise RulesJoined("a rule has come that waits for one of these replicas")
-    if ids:
-        raise_evaluations(tx, select(rules.c.id).where(rules.c.id.in_(sorted(ids))))
+    look_at_files(tx, waiting)
     return len(ids)

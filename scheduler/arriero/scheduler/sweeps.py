@@ -10,10 +10,12 @@ from arriero.registry.ports import Bell
 from arriero.registry.schema.base import after, now
 from arriero.registry.schema.tables import arrivals, evaluations, requests
 from arriero.registry.services.context import Context
+from arriero.registry.services.subscriptions import end_subscriptions
 from arriero.registry.states import ArrivalState
 from arriero.scheduler.claim import AT_THIS_MOMENT, QUEUED, SUBMITTED, ClaimedRequest
 from arriero.scheduler.reports import Report, failure
 from arriero.scheduler.settle import settle
+from arriero.scheduler.subscription_queue import is_due
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +114,24 @@ def sweep_evaluations(context: Context) -> int:
     if due is not None:
         context.doorbell.ring(Bell.EVALUATIONS)
     return taken
+
+
+def sweep_subscriptions(context: Context) -> int:
+    """End subscriptions whose lifetime is over, and ring for the DIDs that the others have to look at.
+
+    Returns
+    -------
+    int
+        Subscriptions that ended.
+    """
+    ended = end_subscriptions(context)
+    if ended:
+        log.info("subscriptions ended", count=ended)
+    with context.database.snapshot() as connection:
+        due = is_due(connection)
+    if due:
+        context.doorbell.ring(Bell.SUBSCRIPTIONS)
+    return ended
 
 
 def sweep_arrivals(context: Context) -> int:

@@ -9,11 +9,15 @@ from arriero.registry.services.account_usage import record_account_usage
 from arriero.registry.services.bad_replicas import end_unavailability
 from arriero.registry.services.erasure import erase_expired_collections
 from arriero.registry.services.histories import maintain_histories
+from arriero.registry.services.losses import sweep_losses
+from arriero.registry.services.replica_lifetimes import expire_announced, release_expired_files
 from arriero.registry.services.rule_moves import release_parents
 from arriero.registry.services.rule_removal import remove_expired_rules
+from arriero.registry.services.stuck_rules import suspend_stuck_rules
 from arriero.scheduler.names import (
     EVALUATE,
     RUN_TRANSFERS,
+    SUBSCRIBE,
     SWEEP_ACCOUNTS,
     SWEEP_ARRIVALS,
     SWEEP_DIDS,
@@ -22,11 +26,13 @@ from arriero.scheduler.names import (
     SWEEP_REPLICAS,
     SWEEP_REQUESTS,
     SWEEP_RULES,
+    SWEEP_SUBSCRIPTIONS,
 )
 from arriero.scheduler.process import Work
 from arriero.scheduler.sweeps import sweep_arrivals as take_back_arrivals
 from arriero.scheduler.sweeps import sweep_evaluations as take_back_evaluations
 from arriero.scheduler.sweeps import sweep_requests as take_back_requests
+from arriero.scheduler.sweeps import sweep_subscriptions as look_at_subscriptions
 
 
 def add_tasks(app: Celery, work: Work) -> None:
@@ -45,10 +51,18 @@ def add_tasks(app: Celery, work: Work) -> None:
     def evaluate() -> None:
         work.evaluator.take()
 
+    @app.task(name=SUBSCRIBE, shared=False)
+    def subscribe() -> None:
+        work.subscriptions.take()
+
     @app.task(name=RUN_TRANSFERS, shared=False)
     def run_transfers() -> None:
         work.transfers.take()
 
+    _add_sweeps(app, work)
+
+
+def _add_sweeps(app: Celery, work: Work) -> None:
     @app.task(name=SWEEP_EVALUATIONS, shared=False)
     def sweep_evaluations() -> None:
         take_back_evaluations(work.context)
@@ -61,18 +75,26 @@ def add_tasks(app: Celery, work: Work) -> None:
     def sweep_arrivals() -> None:
         take_back_arrivals(work.context)
 
+    @app.task(name=SWEEP_SUBSCRIPTIONS, shared=False)
+    def sweep_subscriptions() -> None:
+        look_at_subscriptions(work.context)
+
     @app.task(name=SWEEP_RULES, shared=False)
     def sweep_rules() -> None:
         release_parents(work.context)
         remove_expired_rules(work.context)
+        suspend_stuck_rules(work.context)
 
     @app.task(name=SWEEP_DIDS, shared=False)
     def sweep_dids() -> None:
         erase_expired_collections(work.context)
+        release_expired_files(work.context)
 
     @app.task(name=SWEEP_REPLICAS, shared=False)
     def sweep_replicas() -> None:
         end_unavailability(work.context)
+        expire_announced(work.context)
+        sweep_losses(work.context)
 
     @app.task(name=SWEEP_ACCOUNTS, shared=False)
     def sweep_accounts() -> None:

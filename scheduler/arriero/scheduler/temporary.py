@@ -14,10 +14,9 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    text,
 )
 
-from arriero.registry.dialect import is_postgresql, use_temporary_table
+from arriero.registry.dialect import use_temporary_table
 
 _metadata = MetaData()
 
@@ -33,17 +32,54 @@ eval_rses = Table(
 )
 """The RSEs of the rule's expression, and those that a copy may be taken from."""
 
+eval_items = Table(
+    "eval_items",
+    _metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(24), nullable=False),
+    Column("did_id", BigInteger),
+    # where it has come to before this chunk
+    Column("after_file_id", BigInteger, nullable=False),
+    prefixes=_TEMPORARY,
+)
+"""The items that this chunk has taken."""
+
+eval_window = Table(
+    "eval_window",
+    _metadata,
+    Column("file_id", BigInteger, primary_key=True, autoincrement=False),
+    prefixes=_TEMPORARY,
+)
+"""The files that this chunk looks at, whether they are the rule's still or not."""
+
+eval_seen = Table(
+    "eval_seen",
+    _metadata,
+    Column("file_id", BigInteger, primary_key=True, autoincrement=False),
+    prefixes=_TEMPORARY,
+)
+"""The files that chunks of a plan have looked at: nothing is written that the next could see."""
+
+eval_parents = Table(
+    "eval_parents",
+    _metadata,
+    Column("did_id", BigInteger, primary_key=True, autoincrement=False),
+    prefixes=_TEMPORARY,
+)
+"""The datasets that hold the files of this chunk, and those that it looks at."""
+
 eval_sets = Table(
     "eval_sets",
     _metadata,
     Column("did_id", BigInteger, primary_key=True, autoincrement=False),
-    # by (scope, name): a file in several datasets belongs to the first
-    Column("position", BigInteger, nullable=False),
+    # by (scope, name): a file in several datasets belongs to the first that has a place
+    Column("position", BigInteger, nullable=False, unique=True),
     Column("group_id", BigInteger, nullable=False),
-    Column("is_chosen_now", Boolean, nullable=False),
+    Column("is_new", Boolean, nullable=False),
+    Column("is_unplaced", Boolean, nullable=False),
     prefixes=_TEMPORARY,
 )
-"""The datasets below the rule's DID (for a file: itself) and the group that each belongs to."""
+"""Those of the parents that are below the rule's DID (for a file: itself) and the group that each belongs to."""
 
 eval_files = Table(
     "eval_files",
@@ -54,13 +90,13 @@ eval_files = Table(
     Column("group_id", BigInteger, nullable=False),
     prefixes=_TEMPORARY,
 )
-"""The files of this chunk: those that have fewer locks than copies."""
+"""The files of this chunk that have fewer locks than copies, each in a group that has a place or may get one."""
 
 eval_slots = Table(
     "eval_slots",
     _metadata,
-    Column("slot", Integer, nullable=False),
-    Column("rank", Integer, nullable=False),
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("rank", Integer, primary_key=True, autoincrement=False),
     Column("rse_id", Integer, nullable=False),
     prefixes=_TEMPORARY,
 )
@@ -69,24 +105,46 @@ eval_slots = Table(
 eval_gone = Table(
     "eval_gone",
     _metadata,
-    Column("file_id", BigInteger, nullable=False),
-    Column("rse_id", Integer, nullable=False),
+    Column("file_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("rse_id", Integer, primary_key=True, autoincrement=False),
     prefixes=_TEMPORARY,
 )
 """Locks that the rule no longer asks for."""
 
-eval_placed = Table(
-    "eval_placed",
+eval_wanted = Table(
+    "eval_wanted",
     _metadata,
     Column("file_id", BigInteger, nullable=False),
     Column("rse_id", Integer, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     # the lock's state; empty for one that is missing
     Column("was", String(24), nullable=False),
+    prefixes=_TEMPORARY,
+)
+"""Locks that are missing, or have to be looked at again."""
+
+eval_held = Table(
+    "eval_held",
+    _metadata,
+    Column("file_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("rse_id", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(24), nullable=False),
+    Column("has_tombstone", Boolean, nullable=False),
+    prefixes=_TEMPORARY,
+)
+"""Replicas of these locks, as they are now that nobody else can change them."""
+
+eval_placed = Table(
+    "eval_placed",
+    _metadata,
+    Column("file_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("rse_id", Integer, primary_key=True, autoincrement=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("was", String(24), nullable=False),
     Column("outcome", String(16), nullable=False),
     prefixes=_TEMPORARY,
 )
-"""Locks that are missing or have to be looked at again, and what becomes of each."""
+"""The wanted locks, and what becomes of each."""
 
 settled = Table(
     "settled",
@@ -106,16 +164,21 @@ settled = Table(
 )
 """Reports of one batch of requests."""
 
-EVALUATION_TABLES = (eval_rses, eval_sets, eval_files, eval_slots, eval_gone, eval_placed)
+EVALUATION_TABLES = (
+    eval_rses,
+    eval_items,
+    eval_window,
+    eval_parents,
+    eval_sets,
+    eval_files,
+    eval_slots,
+    eval_gone,
+    eval_wanted,
+    eval_held,
+    eval_placed,
+)
 
 
 def prepare(connection: Connection, *tables: Table) -> None:
     """Have these tables, empty."""
-    for table in tables:
-        use_temporary_table(connection, table)
-
-
-def analyze(connection: Connection, table: Table) -> None:
-    """Tell PostgreSQL's planner how large a temporary table has become: nobody else does."""
-    if is_postgresql(connection):
-        connection.execute(text(f"ANALYZE {table.name}"))
+    use_temporary_table(connection, *tables)

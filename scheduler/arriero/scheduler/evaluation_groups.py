@@ -1,0 +1,151 @@
+"""The statements about groups that get their place now: how large they are, and what of them is where already.
+
+A group is measured as a whole, once: when it is placed. These statements may read much of a table, so the database is
+asked to plan them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, func, insert, literal, select, true, update
+
+from arriero.registry.dialect import insert_into
+from arriero.registry.schema.base import now
+from arriero.registry.schema.tables import (
+    contents,
+    dataset_locks,
+    dids,
+    locks,
+    replicas,
+    rules,
+    scopes,
+    unplaced_groups,
+)
+from arriero.registry.states import DidType, RuleGrouping
+from arriero.registry.store.contents import file_ids_below
+from arriero.scheduler.evaluation_words import GroupTotal, Scope
+from arriero.scheduler.temporary import eval_files, eval_rses, eval_sets
+
+REASON_LIMIT = 1000
+"""Characters kept of a reason."""
+
+
+def find_new_groups(connection: Connection, scope: Scope) -> int:
+    """Find the groups of this chunk's files that have no place yet; give how many datasets are in them."""
+    there = (
+        select(literal(1))
+        .where(dataset_locks.c.rule_id == scope.rule_id, dataset_locks.c.group_id == eval_sets.c.group_id)
+        .correlate(eval_sets)
+    )
+    return connection.execute(
+        update(eval_sets)
+        .where(eval_sets.c.group_id.in_(select(eval_files.c.group_id)), ~there.exists())
+        .values(is_new=true())
+    ).rowcount
+
+
+def measure_groups(connection: Connection, scope: Scope) -> Sequence[GroupTotal]:
+    """Measure the new groups, as a whole; in the order of their names."""
+    member = _members(scope).subquery("member")
+    total = (
+        select(
+            member.c.group_id,
+            func.count().label("files"),
+            func.sum(func.coalesce(dids.c.bytes, 0)).label("bytes"),
+        )
+        .select_from(member)
+        .join(dids, dids.c.id == member.c.file_id)
+        .group_by(member.c.group_id)
+        .subquery("total")
+    )
+    rows = connection.execute(
+        select(total.c.group_id, scopes.c.name.label("scope"), dids.c.name, total.c.files, total.c.bytes)
+        .select_from(total)
+        .join(dids, dids.c.id == total.c.group_id)
+        .join(scopes, scopes.c.id == dids.c.scope_id)
+        .order_by(scopes.c.name, dids.c.name)
+    )
+    return [GroupTotal(row.group_id, f"{row.scope}:{row.name}", row.files, int(row.bytes)) for row in rows]
+
+
+def present_bytes(connection: Connection, scope: Scope) -> dict[int, dict[int, int]]:
+    """Bytes of each new group that are there already, by group and RSE."""
+    member = _members(scope).subquery("member")
+    rows = connection.execute(
+        select(member.c.group_id, replicas.c.rse_id, func.sum(replicas.c.bytes).label("bytes"))
+        .select_from(member)
+        .join(replicas, replicas.c.file_id == member.c.file_id)
+        .join(eval_rses, and_(eval_rses.c.rse_id == replicas.c.rse_id, eval_rses.c.is_candidate))
+        .where(replicas.c.state.in_(scope.there))
+        .group_by(member.c.group_id, replicas.c.rse_id)
+    )
+    return _by_group(rows)
+
+
+def held_bytes(connection: Connection, scope: Scope, account_id: int) -> dict[int, dict[int, int]]:
+    """Bytes of each new group that rules of an account hold already, by group and RSE."""
+    member = _members(scope).subquery("member")
+    held = (
+        select(member.c.group_id, locks.c.rse_id, func.max(locks.c.bytes).label("bytes"))
+        .select_from(member)
+        .join(locks, locks.c.file_id == member.c.file_id)
+        .join(rules, rules.c.id == locks.c.rule_id)
+        .where(rules.c.account_id == account_id)
+        .group_by(member.c.group_id, locks.c.rse_id, locks.c.file_id)
+        .subquery("held")
+    )
+    return _by_group(
+        connection.execute(
+            select(held.c.group_id, held.c.rse_id, func.sum(held.c.bytes).label("bytes")).group_by(
+                held.c.group_id, held.c.rse_id
+            )
+        )
+    )
+
+
+def _by_group(rows: Iterable[Any]) -> dict[int, dict[int, int]]:
+    found: dict[int, dict[int, int]] = {}
+    for row in rows:
+        found.setdefault(row.group_id, {})[row.rse_id] = int(row.bytes)
+    return found
+
+
+def _members(scope: Scope) -> Select[Any]:
+    """All files of the new groups: ``group_id`` and ``file_id``, each file once in a group."""
+    if scope.did_type is DidType.FILE:
+        return select(eval_sets.c.group_id, eval_sets.c.did_id.label("file_id")).where(eval_sets.c.is_new)
+    if scope.grouping is RuleGrouping.ALL:
+        below = file_ids_below([scope.did_id])
+        return select(literal(scope.did_id, dids.c.id.type).label("group_id"), below.c.id.label("file_id"))
+    return (
+        select(eval_sets.c.group_id, contents.c.child_id.label("file_id"))
+        .join(contents, contents.c.parent_id == eval_sets.c.did_id)
+        .where(eval_sets.c.is_new)
+    )
+
+
+def note_places(connection: Connection, scope: Scope, places: Iterable[tuple[int, int, str]]) -> None:
+    """Keep where groups go: (group, RSE, why)."""
+    rows = [
+        {"rule_id": scope.rule_id, "group_id": group, "rse_id": rse, "reason": why[:REASON_LIMIT]}
+        for group, rse, why in places
+    ]
+    if rows:
+        connection.execute(insert(dataset_locks), rows)
+
+
+def note_unplaced(connection: Connection, scope: Scope, refused: Mapping[int, tuple[str, str]]) -> None:
+    """Keep why groups have no place: (code, reason) by group."""
+    if not refused:
+        return
+    statement = insert_into(connection, unplaced_groups).values(created_at=now())
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["rule_id", "group_id"],
+            set_={"code": statement.excluded.code, "reason": statement.excluded.reason},
+        ),
+        [
+            {"rule_id": scope.rule_id, "group_id": group, "code": code, "reason": why[:REASON_LIMIT]}
+            for group, (code, why) in sorted(refused.items())
+        ],
+    )
