@@ -105,6 +105,40 @@ def update(session: Session, /, *, dids: tuple[DidName, ...], change: str | None
         session.output.done(f"{did} is {'open' if change == 'open' else 'closed'}.", record)
 
 
+@command.command("lost")
+@click.option("--scope", help="Only of this scope.")
+@click.option("--accepted", is_flag=True, help="Also those whose loss was accepted.")
+@pass_session
+def lost(session: Session, /, *, scope: str | None, accepted: bool) -> None:
+    """List lost files: every copy that is known of them is bad."""
+    columns = [
+        Column("scope"),
+        Column("name"),
+        Column("bytes", "SIZE", Kind.BYTES),
+        Column("lost_at", "SINCE", Kind.TIME),
+        Column("reason"),
+    ]
+    if accepted:
+        columns += [Column("accepted_by", "ACCEPTED BY"), Column("accepted_reason", "BECAUSE")]
+    session.output.rows(columns, session.client.list_losses(scope=scope, accepted=accepted))
+
+
+@command.command("accept-loss")
+@click.argument("dids", type=DID, nargs=-1, required=True)
+@click.option("--reason", help="Why; it is kept with the files.")
+@dry_run_option
+@pass_session
+def accept_loss(session: Session, /, *, dids: tuple[DidName, ...], reason: str | None, dry_run: bool) -> None:
+    """Give lost files up: they leave their datasets, and rules on them end. Nothing is deleted."""
+    given = [did.as_dict() for did in dids]
+    if dry_run:
+        for did in dids:
+            session.output.done(f"Would accept the loss of {did}.", did.as_dict())
+        return
+    session.client.accept_losses(given, reason=reason)
+    session.output.done(f"The loss of {len(given)} files is accepted.", {"accepted": len(given)})
+
+
 @command.group("content")
 def content() -> None:
     """What datasets and containers hold."""

@@ -190,6 +190,23 @@ def list_(
     session.output.rows(columns, _flat(found))
 
 
+@command.command("removable")
+@click.option("--rse", "rse_name", required=True, metavar="RSE", help="Where.")
+@pass_session
+def removable(session: Session, /, *, rse_name: str) -> None:
+    """List the replicas that deletion may take: those that go at once first, then the least read. Nothing is deleted."""
+    columns = [
+        Column("scope"),
+        Column("name"),
+        Column("bytes", "SIZE", Kind.BYTES),
+        Column("state"),
+        Column("when"),
+        Column("why"),
+        Column("tombstone", "SINCE", Kind.TIME),
+    ]
+    session.output.rows(columns, session.client.list_removable(rse_name))
+
+
 def _flat(found: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """One row for each replica and PFN, of Rucio's one object for each file."""
     for file in found:

@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
+from arriero.agent.cli import rule_change, rule_explain
 from arriero.agent.cli.options import DID, DidName, dry_run_option, rses_option
-from arriero.agent.cli.output import Column, Kind
+from arriero.agent.cli.output import Column, Format, Kind
 from arriero.agent.cli.session import Session, pass_session
 
 _COLUMNS = [
@@ -24,19 +25,22 @@ _COLUMNS = [
     Column("error"),
 ]
 
-_PLAN_COLUMNS = [
+_HISTORY_COLUMNS = [
+    Column("at", kind=Kind.TIME),
+    Column("account", "WHO"),
+    Column("from_state", "FROM"),
+    Column("to_state", "TO"),
+    Column("code"),
+    Column("reason"),
+]
+
+_LIVES_COLUMNS = [
+    Column("updated_at", "AT", Kind.TIME),
     Column("rule_id", "ID"),
-    Column("scope"),
-    Column("name"),
+    Column("account"),
+    Column("rse_expression", "RSES"),
     Column("state"),
-    Column("rse", "RSE"),
-    Column("chosen"),
-    Column("files", kind=Kind.NUMBER),
-    Column("there_files", "THERE", Kind.NUMBER),
-    Column("under_way_files", "UNDER WAY", Kind.NUMBER),
-    Column("to_move_files", "TO MOVE", Kind.NUMBER),
-    Column("to_move_bytes", "BYTES TO MOVE", Kind.NUMBER),
-    Column("stuck_files", "STUCK", Kind.NUMBER),
+    Column("changed_by", "BY"),
     Column("reason"),
 ]
 
@@ -44,6 +48,20 @@ _PLAN_COLUMNS = [
 @click.group("rule")
 def command() -> None:
     """Replication rules: how many copies, and where."""
+
+
+for part in (
+    rule_explain.explain,
+    rule_change.move,
+    rule_change.reduce,
+    rule_change.update,
+    rule_change.boost,
+    rule_change.suspend,
+    rule_change.resume,
+    rule_change.approve,
+    rule_change.deny,
+):
+    command.add_command(part)
 
 
 @command.command("add")
@@ -55,7 +73,9 @@ def command() -> None:
 @click.option("--grouping", type=click.Choice(["ALL", "DATASET", "NONE"]), help="Which files stay together.")
 @click.option("--locked", type=bool, default=None, help="Cannot be removed until unlocked.")
 @click.option("--source-rses", "source_replica_expression", metavar="EXPR", help="Copy only from these.")
-@click.option("--notify", type=click.Choice(["Y", "N", "C"]), help="Notify: yes, no, when closed.")
+@click.option(
+    "--notify", type=click.Choice(["Y", "N", "C", "P"]), help="Notify: yes, no, when closed, progress."
+)
 @click.option("--activity", help="Activity that the copies count for.")
 @click.option("--comment", help="Why it is there.")
 @click.option("--ask-approval", is_flag=True, default=None, help="Wait for someone's approval.")
@@ -96,12 +116,7 @@ def add(
         plans = session.client.plan_replication_rule(
             [did.as_dict() for did in dids], copies, rses, **(options | {"rule_ids": None})
         )
-        session.output.rows(_PLAN_COLUMNS, _plan_rows(plans))
-        for plan in plans:
-            session.output.note(
-                f"{plan['scope']}:{plan['name']}: {plan['files']} files, {plan['bytes']} bytes; the rule would be "
-                f"{plan['state']}{': ' + plan['reason'] if plan['reason'] else ''}"
-            )
+        rule_change.show_plans(session, plans)
         return
     if skip_duplicates and rule_ids:
         raise click.UsageError("--id and --skip-duplicates exclude each other.")
@@ -110,13 +125,6 @@ def add(
         session.output.lines("id", found)
         return
     session.output.lines("id", _without_duplicates(session, dids, copies, rses, options))
-
-
-def _plan_rows(plans: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for plan in plans:
-        head = {key: plan[key] for key in ("rule_id", "scope", "name", "state")}
-        for rse in plan["rses"]:
-            yield {**head, **rse}
 
 
 def _without_duplicates(
@@ -181,6 +189,26 @@ def show(session: Session, /, *, rule_id: str, locks: bool) -> None:
         session.output.rows(columns, session.client.list_replica_locks(found))
     else:
         session.output.record(session.client.get_replication_rule(found))
+
+
+@command.command("history")
+@click.argument("rule_id_or_did", metavar="ID|SCOPE:NAME")
+@pass_session
+def history(session: Session, /, *, rule_id_or_did: str) -> None:
+    """List what happened to a rule: when, who and why; also to one that is there no more, by its whole id.
+
+    With a DID, list the rules that are and were on it, as Rucio does.
+    """
+    if ":" in rule_id_or_did:
+        did = DID.convert(rule_id_or_did, None, click.get_current_context())
+        found = session.client.list_replication_rule_full_history(did.scope, did.name)
+        session.output.rows(_LIVES_COLUMNS, found)
+        return
+    changes = session.client.list_rule_history(session.client.resolve_rule_id(rule_id_or_did))
+    # a change that nobody has asked for is the system's; programs see null
+    nobody = "(system)" if session.output.format is Format.TABLE else None
+    rows = ({**change, "account": change["account"] or nobody} for change in changes)
+    session.output.rows(_HISTORY_COLUMNS, rows)
 
 
 @command.command("remove")
