@@ -37,7 +37,7 @@ def test_a_plan_and_the_rule_that_it_is_of(cli):
     assert (rows["SLAC"]["there_files"], rows["SLAC"]["chosen"]) == (1, True)
     assert "1000 of 1000 bytes are there" in rows["SLAC"]["reason"]
     assert rows["IN2P3"]["chosen"] is True
-    assert "raw:a: 1 files, 1000 bytes; the rule would be" in planned.err
+    assert "raw:a: 1 files, 1000 B; 0 B would be copied; the rule would be STUCK: " in planned.err
     assert cli("-o", "json", "rule", "list").json == []
     rule_id = rows["SLAC"]["rule_id"]
     assert cli(*words, "--id", rule_id).out.strip() == rule_id

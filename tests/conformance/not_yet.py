@@ -81,7 +81,6 @@ VERBS: dict[str, str] = {
     "opendata did remove": "OpenDataClient.remove_opendata_did",
     "opendata did show": "OpenDataClient.get_opendata_did",
     "opendata did update": "OpenDataClient.update_opendata_did",
-    "subscription touch": "DIDClient.set_metadata",
 }
 """Verbs of the command line that do not work, by the method that they call."""
 
@@ -90,11 +89,7 @@ LEFT_OUT_THERE = {
 }
 """Verbs of which the command line itself says that it cannot do them."""
 
-EXCEPT: dict[str, NotYet] = {
-    "DIDClient.set_metadata": NotYet(
-        unsupported.RE_EVALUATION, lambda c: c.set_metadata("s", "n", "is_new", value=True)
-    ),
-}
+EXCEPT: dict[str, NotYet] = {}
 """What is refused of a method that works otherwise, such as an option."""
 
 REASONS = {

@@ -163,5 +163,3 @@ def test_what_is_not_there_says_why(official, client, held):
     with pytest.raises(exception.UnsupportedOperation) as refused:
         client.add_files_to_archive(held, "a", keys(held, "b"))
     assert unsupported.ARCHIVES in str(refused.value)
-    # this command of the official client says that it failed, and ends with 0
-    assert unsupported.RE_EVALUATION in official.cli("subscription", "touch", f"{held}:d")

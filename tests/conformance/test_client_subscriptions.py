@@ -8,6 +8,7 @@ from datetime import datetime
 import pytest
 from rucio.common import exception
 
+from arriero.scheduler.subscribe import Subscriber
 from support.official import make_client
 from support.official_data import files, keys, rse, scope
 
@@ -151,6 +152,29 @@ def test_only_ones_own(official, client, name, templates, monkeypatch):
         theirs.add_subscription("mine", "root", FILTER, templates, "", **options)
     with pytest.raises(exception.AccessDenied):
         theirs.update_subscription(name, account="root", comments="mine")
+
+
+@pytest.mark.rucio_command("subscription touch")
+def test_subscriptions_make_rules(official, client, scope, rse, templates):
+    """When a DID appears, when its metadata comes, and again when it is touched."""
+    name = official.unique("late")
+    took = {"scope": [f"{scope}$"], "night": [20241108]}
+    client.add_subscription(
+        name, "root", took, templates, "", lifetime=False, retroactive=False, dry_run=False, priority=0
+    )
+    for dataset in ("d", "e"):
+        client.add_dataset(scope, dataset)
+    client.set_metadata(scope, "d", "night", 20241108)
+    Subscriber(official.registry.context).run()
+    [rule] = client.list_subscription_rules("root", name)
+    assert (rule["name"], rule["rse_expression"], rule["activity"]) == ("d", rse, "Express")
+    official.registry.client().delete_replication_rule(rule["id"], now=True)
+    said = official.cli("subscription", "touch", f"{scope}:d")
+    assert "error" not in said.lower()
+    Subscriber(official.registry.context).run()
+    [again] = client.list_subscription_rules("root", name)
+    assert again["id"] != rule["id"]
+    client.deactivate_subscription(name)
 
 
 @pytest.mark.rucio_command(

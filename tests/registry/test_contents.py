@@ -143,11 +143,13 @@ def test_every_rule_above_is_woken_and_no_other(site):
     assert [site.generation(uuid) for uuid in above] == [None, None, 1]
 
 
-def test_a_rule_that_waits_for_approval_is_not_woken(site):
+def test_a_rule_that_waits_for_approval_is_told_too(site):
+    """It may be approved at this moment: whether it rests is decided where its row is held."""
     site.dataset("d")
     uuid = rule(site, "d", ask_approval=True)
-    site.attach("d", ["a"])
     assert site.generation(uuid) is None
+    site.attach("d", ["a"])
+    assert site.generation(uuid) == 1
 
 
 def test_detaching_what_is_not_attached_changes_nothing(site):

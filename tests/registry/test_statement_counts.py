@@ -63,6 +63,7 @@ BULK = {
     },
     ("DELETE", "/dids/{scope}/{name:path}/dids"): lambda n: {"dids": many(n)},
     ("POST", "/locks/bulk_locks_for_dids"): lambda n: {"dids": many(n)},
+    ("POST", "/losses/accept"): lambda n: {"dids": many(n)},
     ("POST", "/replicas"): lambda n: {"rse": "THERE", "files": new_files(n, "new")},
     ("PUT", "/replicas"): lambda n: {"rse": "THERE", "files": [{**did, "state": "A"} for did in many(n)]},
     ("DELETE", "/replicas"): lambda n: {"rse": "THERE", "files": many(n)},
@@ -104,6 +105,8 @@ NO_LIST = {
     ("PUT", "/subscriptions/{account}/{name}"),
     # what was erased comes back one by one, each with what it held
     ("POST", "/dids/resurrect"),
+    # names of checks, of which there are a few
+    ("POST", "/doctor/repair"),
 }
 
 

@@ -47,10 +47,12 @@ def test_configuration():
     ours = {name for name in app.tasks if name.startswith("arriero.")}
     assert ours == {
         "arriero.rules.evaluate",
+        "arriero.rules.subscribe",
         "arriero.transfer.run",
         "arriero.maintenance.sweep_evaluations",
         "arriero.maintenance.sweep_requests",
         "arriero.maintenance.sweep_arrivals",
+        "arriero.maintenance.sweep_subscriptions",
         "arriero.maintenance.sweep_rules",
         "arriero.maintenance.sweep_dids",
         "arriero.maintenance.sweep_replicas",

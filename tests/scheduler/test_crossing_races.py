@@ -20,6 +20,7 @@ from arriero.registry.services.replicas import NewReplica, register_within
 from arriero.registry.services.rule_removal import end_rule
 from arriero.registry.services.rules import require_rule
 from arriero.registry.states import RuleState
+from arriero.scheduler import evaluate as evaluate_module
 from arriero.scheduler import settle as settle_module
 from arriero.scheduler.evaluate import Evaluator
 from arriero.scheduler.evaluation_rule import lock_rule
@@ -106,13 +107,13 @@ def test_registering_and_evaluating_at_once_do_not_deadlock(night, monkeypatch):
     catalogue.wake(night.rule)
     evaluator = Evaluator(night.context)
     held = evaluator._claim()
-    conclude = Evaluator._conclude
+    conclude = evaluate_module.stuck_reason
     begun = threading.Event()
 
-    def late(self, *args, **options):
+    def late(*args):
         begun.set()
         time.sleep(0.5)
-        return conclude(self, *args, **options)
+        return conclude(*args)
 
     tries = []
     run = Database.run
@@ -124,7 +125,7 @@ def test_registering_and_evaluating_at_once_do_not_deadlock(night, monkeypatch):
 
         return run(self, once, **options)
 
-    monkeypatch.setattr(Evaluator, "_conclude", late)
+    monkeypatch.setattr(evaluate_module, "stuck_reason", late)
     monkeypatch.setattr(Database, "run", counted)
     with meanwhile(lambda: evaluator.evaluate(held)):
         assert begun.wait(10)
@@ -146,7 +147,7 @@ def test_a_source_that_comes_while_its_lack_is_noted_is_seen_soon(night):
     assert catalogue.rule_row(rule).code == "no_source"
     waiting = catalogue.one(select(evaluations.c.not_before))
     assert waiting.not_before < datetime.now(tz=UTC) + timedelta(seconds=61)
-    catalogue.age(evaluations, 1, "not_before")
+    catalogue.age(evaluations, 1, "not_before", "retry_at")
     night.evaluate()
     assert catalogue.rule_row(rule).state == RuleState.REPLICATING
 
@@ -155,7 +156,7 @@ def test_a_rule_that_stays_without_a_source_is_looked_at_ever_less_often(night):
     catalogue = night.catalogue
     rule = catalogue.rule(catalogue.collection("new", children=catalogue.files(1, prefix="new")), "IN2P3")
     night.evaluate()
-    catalogue.age(evaluations, 1, "not_before")
+    catalogue.age(evaluations, 1, "not_before", "retry_at")
     night.evaluate()
     assert catalogue.rule_row(rule).code == "no_source"
     waiting = catalogue.one(select(evaluations.c.not_before))

@@ -165,7 +165,7 @@ def test_a_permanent_failure_makes_locks_and_rules_stuck_and_is_tried_again_late
     catalogue.wake(night.rule)
     evaluate(catalogue)
     assert claim(catalogue) == []
-    catalogue.age(evaluations, 1, "not_before")
+    catalogue.age(evaluations, 1, "not_before", "retry_at")
     catalogue.age(replicas, 7300, "updated_at")
     evaluate(catalogue)
     row = catalogue.rule_row(night.rule)

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from arriero.registry.database import Database
 from arriero.registry.ports import Bell
 from arriero.registry.schema.tables import accounts as account_table
-from arriero.registry.schema.tables import audit_log, evaluations, rules
+from arriero.registry.schema.tables import audit_log, evaluation_items, evaluations, rules
 from arriero.registry.services import accounts, contents, dids, replicas, rse_attributes, rse_protocols, rses
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.dids import NewCollection
@@ -138,6 +138,7 @@ class InProcess:
         """Pretend that every evaluation was done."""
         with self.database.transaction() as connection:
             connection.execute(evaluations.delete())
+            connection.execute(evaluation_items.delete())
 
     def audited(self, **equal: Any) -> list[Any]:
         return self.rows(

@@ -42,7 +42,7 @@ from arriero.registry.schema.tables import (
 from arriero.registry.services.context import Context
 from arriero.registry.settings import Settings
 from arriero.registry.states import DidType, ReplicaState, RuleGrouping, RuleState
-from arriero.registry.store.evaluations import raise_evaluations
+from arriero.registry.store.evaluations import look_at_contents, look_at_rules
 from support.invariants import assert_invariants
 
 ON = {"wan": {"read": 1, "write": 1, "delete": 1, "third_party_copy_read": 1, "third_party_copy_write": 1}}
@@ -168,12 +168,20 @@ class Catalogue:
         with self.database.transaction() as tx:
             rows = ((parent_id, child, self._now()[0]) for child in children)
             bulk_insert(tx, contents, ("parent_id", "child_id", "created_at"), rows)
+            look_at_contents(tx, [parent_id], self._pairs(parent_id, children))
 
     def detach(self, parent_id: int, children: Sequence[int]) -> None:
         with self.database.transaction() as tx:
+            look_at_contents(tx, [parent_id], self._pairs(parent_id, children))
             tx.execute(
                 contents.delete().where(contents.c.parent_id == parent_id, contents.c.child_id.in_(children))
             )
+
+    @staticmethod
+    def _pairs(parent_id: int, children: Sequence[int]) -> Any:
+        return select(contents.c.parent_id, contents.c.child_id).where(
+            contents.c.parent_id == parent_id, contents.c.child_id.in_(children)
+        )
 
     def metadata(self, did_id: int, meta: dict[str, Any]) -> None:
         with self.database.transaction() as tx:
@@ -210,12 +218,12 @@ class Catalogue:
                 state=state,
                 **(defaults | columns),
             )
-            raise_evaluations(tx, select(rules.c.id).where(rules.c.id == rule_id))
+            look_at_rules(tx, [rule_id])
         return rule_id
 
     def wake(self, rule_id: int) -> None:
         with self.database.transaction() as tx:
-            raise_evaluations(tx, select(rules.c.id).where(rules.c.id == rule_id))
+            look_at_rules(tx, [rule_id])
 
     def age(self, table, seconds: float, *columns: str) -> None:
         """Move instants of every row into the past."""

@@ -8,6 +8,7 @@ and says what to install: nothing is skipped.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -165,8 +166,16 @@ def database_url(empty_database: str) -> str:
     return empty_database
 
 
+_LONGEST = frozenset(
+    {"test_soak.py", "test_main_job.py", "test_model.py", "test_interleavings.py", "test_streams.py"}
+)
+"""Files of few tests that take long: begun last, one process would wait for the other."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real server, so that `make test-quick` can leave it out."""
+    """Mark what needs a real server, so that `make test-quick` can leave it out; have what takes longest begin first."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name not in _LONGEST, -tests[item.path]))
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if "services" in getattr(item, "fixturenames", ()) or parameters.get("database_kind") == "postgresql":

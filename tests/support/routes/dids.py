@@ -5,6 +5,8 @@ from __future__ import annotations
 from support.routes.callers import KNOWN, OWNER, PUBLIC, ROOT, Routes
 
 ROUTES: Routes = {
+    ("GET", "/losses"): (KNOWN, "/losses?scope=hers&accepted=true", None),
+    ("POST", "/losses/accept"): (OWNER, "/losses/accept", {"dids": [{"scope": "hers", "name": "f"}]}),
     ("POST", "/dids"): (OWNER, "/dids", [{"scope": "hers", "name": "bulk", "type": "DATASET"}]),
     ("POST", "/dids/attachments"): (
         OWNER,

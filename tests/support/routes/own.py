@@ -22,6 +22,8 @@ ROUTES: Routes = {
     ),
     ("GET", "/trace/{scope}/{name:path}"): (KNOWN, "/trace/hers/f", None),
     ("GET", "/counts"): (KNOWN, "/counts", None),
+    ("GET", "/doctor"): (ROOT, "/doctor?check=counts", None),
+    ("POST", "/doctor/repair"): (ROOT, "/doctor/repair", {"checks": ["counts"]}),
     ("GET", "/ui"): (PUBLIC, "/ui", None),
     ("GET", "/ui/static/{name}"): (PUBLIC, "/ui/static/style.css", None),
 }

@@ -37,6 +37,7 @@ ROUTES: Routes = {
     ("GET", "/rses/{rse}/usage"): (KNOWN, "/rses/MINE/usage", None),
     ("GET", "/rses/{rse}/usage/history"): (KNOWN, "/rses/MINE/usage/history", None),
     ("PUT", "/rses/{rse}/usage"): (AGENT, "/rses/MINE/usage", {"source": "storage", "used": 1, "free": 1}),
+    ("GET", "/rses/{rse}/removable"): (KNOWN, "/rses/MINE/removable", None),
     ("GET", "/rses/{rse}/limits"): (KNOWN, "/rses/MINE/limits", None),
     ("PUT", "/rses/{rse}/limits"): (ROOT, "/rses/MINE/limits", {"name": "MinFreeSpace", "value": 1}),
     ("DELETE", "/rses/{rse}/limits"): (ROOT, "/rses/MINE/limits", {"name": "MinFreeSpace"}),

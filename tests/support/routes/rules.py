@@ -20,6 +20,8 @@ ROUTES: Routes = {
     ("DELETE", "/rules/{rule_id}"): (OWNER, "/rules/RULE", {}),
     ("GET", "/rules/{rule_id}/locks"): (KNOWN, "/rules/RULE/locks", None),
     ("GET", "/rules/{rule_id}/analysis"): (KNOWN, "/rules/RULE/analysis", None),
+    ("GET", "/rules/{rule_id}/explain"): (KNOWN, "/rules/RULE/explain", None),
+    ("GET", "/rules/{rule_id}/history"): (KNOWN, "/rules/RULE/history", None),
     ("GET", "/rules/{scope}/{name:path}/history"): (KNOWN, "/rules/hers/d/history", None),
     # refused for what they ask for, not for who asks
     ("POST", "/rules/{rule_id}/move"): (OWNER, "/rules/RULE/move", {"rse_expression": "YOURS"}),
@@ -47,6 +49,11 @@ ROUTES: Routes = {
     ("GET", "/subscriptions/{account}/{name}/rules/states"): (
         KNOWN,
         "/subscriptions/owner/nightly/rules/states",
+        None,
+    ),
+    ("GET", "/subscriptions/{account}/{name}/waiting"): (
+        KNOWN,
+        "/subscriptions/owner/nightly/waiting",
         None,
     ),
     ("GET", "/subscriptions/{account}/{name}"): (KNOWN, "/subscriptions/owner/nightly", None),

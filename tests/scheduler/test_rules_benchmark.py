@@ -1,0 +1,37 @@
+"""The quick form of the benchmark of rules does the work that it measures, and writes what its readers expect."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FIELDS = {"work", "unit", "ours", "peer", "peer_name", "ratio", "target"}
+
+
+def test_the_quick_benchmark_verifies_what_it_measures(services, tmp_path):
+    output = tmp_path / "rules.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "rules"), "--quick", "--output", str(output)]
+    # not with the credentials in the command line
+    environment = dict(os.environ, ARRIERO_TEST_POSTGRESQL_URL=services.postgresql.url)
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(output.read_text())
+    assert all(set(result) == FIELDS for result in results)
+    assert {result["work"] for result in results} >= {
+        "new rule, one missing copy, 300",
+        "new rule, all there, 300",
+        "evaluate what is appended, 300",
+        "settle copies, 100 a batch, 300",
+        "remove a rule, 300",
+        "new rule, one missing copy, 600",
+        "evaluate 100 appended to 600",
+        "new rule on 6 datasets of 100",
+        "expression over 30 RSEs, attributes, RSEs read before, index kept (peer: reads them)",
+    }
+    assert all(result["ours"] >= 0 for result in results)
+    assert [result["peer_name"] for result in results].count("bare INSERT ... SELECT") == 2
+    assert "300" in done.stdout
