@@ -5,7 +5,7 @@ usage: arriero_worker.py DATABASE_URL
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -36,7 +36,12 @@ class Side:
     """What the commands work with."""
 
     def __init__(self) -> None:
-        self.database = Database(URL)
+        self.use(URL)
+
+    def use(self, url: str) -> None:
+        """Work with this database."""
+        self.url = url
+        self.database = Database(url)
         self.context = Context(self.database, Settings(), SilentDoorbell())
 
     def actor(self) -> Actor:
@@ -50,7 +55,7 @@ side = Side()
 
 
 def set_up() -> None:
-    migrate.upgrade(URL)
+    migrate.upgrade(side.url)
     bootstrap(side.database, "ddmlab", "secret")
     root = side.actor()
     accounts.add_scope(side.context, root, "root", data.SCOPE)
@@ -145,15 +150,16 @@ def analyze() -> None:
         connection.exec_driver_sql("VACUUM ANALYZE")
 
 
-serve(
-    {
-        "set_up": set_up,
-        "register": register,
-        "attach": attach,
-        "list_files": list_files,
-        "list_replicas": list_replicas,
-        "set_meta": set_meta,
-        "search": search,
-        "analyze": analyze,
-    }
-)
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "set_up": set_up,
+    "register": register,
+    "attach": attach,
+    "list_files": list_files,
+    "list_replicas": list_replicas,
+    "set_meta": set_meta,
+    "search": search,
+    "analyze": analyze,
+}
+
+if __name__ == "__main__":
+    serve(COMMANDS)

@@ -34,6 +34,8 @@ class Sample:
     server_cpu_s: float = 0.0
     database_cpu_s: float = 0.0
     service_rss_mb: float = 0.0
+    items: int = 0
+    """Of which the rate is; 0 where nobody asks."""
 
 
 def compare(

@@ -117,9 +117,9 @@ class Rucio:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "ARRIERO_"))}
         return {**kept, "RUCIO_HOME": str(self.home), "PYTHONWARNINGS": "ignore"}
 
-    def worker(self) -> list[str]:
+    def worker(self, script: str = "worker.py") -> list[str]:
         """Give the command of its worker in core."""
-        return [str(self.python), "-W", "ignore", str(HERE / "worker.py")]
+        return [str(self.python), "-W", "ignore", str(HERE / script)]
 
     def server(self, port: int) -> list[str]:
         """Give the command of its REST server."""

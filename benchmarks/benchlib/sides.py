@@ -61,12 +61,12 @@ class Side:
 def arriero(admin_url: str, database: str, broker_url: str, log: Path) -> Iterator[Side]:
     """Run Arriero's side on a new database, beside an equal one of the name with ``_copy``."""
     url = recreate(admin_url, f"{database}_copy")
-    with _worker(url) as worker:
+    with arriero_worker(url) as worker:
         worker.do("set_up")
     url = recreate(admin_url, database, template=f"{database}_copy")
     settings = {"ARRIERO_DATABASE_URL": url, "ARRIERO_BROKER_URL": broker_url, "ARRIERO_LOG_LEVEL": "WARNING"}
     with ExitStack() as stack:
-        worker = stack.enter_context(_worker(url))
+        worker = stack.enter_context(arriero_worker(url))
         port = free_port()
         command = [str(BIN / "arriero"), "serve", "--port", str(port)]
         server = Server(command, _environment() | settings, f"http://127.0.0.1:{port}", log / "arriero.log")
@@ -77,10 +77,11 @@ def arriero(admin_url: str, database: str, broker_url: str, log: Path) -> Iterat
 
 
 @contextmanager
-def _worker(url: str) -> Iterator[Worker]:
+def arriero_worker(url: str, script: str = "arriero_worker.py") -> Iterator[Worker]:
+    """Run Arriero's worker in core on a database."""
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     environment = _environment() | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    worker = Worker([sys.executable, str(HERE / "arriero_worker.py"), url], environment)
+    worker = Worker([sys.executable, str(HERE / script), url], environment)
     try:
         yield worker
     finally:

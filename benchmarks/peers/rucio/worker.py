@@ -176,16 +176,17 @@ def analyze():
         connection.execute(text("VACUUM ANALYZE"))
 
 
-serve(
-    {
-        "set_up": set_up,
-        "register": register,
-        "attach": attach,
-        "list_files": list_files,
-        "list_replicas": list_replicas,
-        "set_meta": set_meta,
-        "search": search,
-        "load": load,
-        "analyze": analyze,
-    }
-)
+COMMANDS = {
+    "set_up": set_up,
+    "register": register,
+    "attach": attach,
+    "list_files": list_files,
+    "list_replicas": list_replicas,
+    "set_meta": set_meta,
+    "search": search,
+    "load": load,
+    "analyze": analyze,
+}
+
+if __name__ == "__main__":
+    serve(COMMANDS)
