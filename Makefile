@@ -5,11 +5,12 @@ PYTEST_ARGS ?=
 TEST_PROCESSES ?= 2
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+INTERLEAVING ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lint docs docs-conformance test test-quick fuzz bench-registry lock clean
+.PHONY: help venv demo lint docs docs-conformance test model test-quick chaos interleavings fuzz bench-registry bench-rules lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,17 +40,33 @@ docs-conformance: venv ## write the page on the official client, from what its t
 	@ARRIERO_WRITE_REFERENCE=1 $(BIN)/python deploy/services run -- $(BIN)/python -m pytest tests/conformance
 
 test: lint ## everything, with real servers (as root it installs their Debian packages); PYTEST_ARGS="-k rule"
-	@$(BIN)/python deploy/services run -- $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python deploy/services run -- $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+chaos: venv ## processes that attach, evaluate, copy and change rules, killed at random (CHAOS_S=600 seconds, CHAOS_SEED=7)
+	@ARRIERO_TEST_CHAOS_S=$(or $(CHAOS_S),600) ARRIERO_TEST_CHAOS_SEED=$(CHAOS_SEED) \
+		$(BIN)/python -m pytest tests/chaos -s $(PYTEST_ARGS)
 
 fuzz: venv ## the OpenAPI document against the service, at length (FUZZ_EXAMPLES=300 cases of each call, FUZZ_SEED=3)
 	@ARRIERO_TEST_FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),300) ARRIERO_TEST_FUZZ_SEED=$(or $(FUZZ_SEED),3) \
 		$(BIN)/python deploy/services run -- $(BIN)/python -m pytest tests/registry/test_schemathesis.py --timeout 1200 $(PYTEST_ARGS)
+
+model: venv ## the state machine of rules at length, new examples each time (MODEL_EXAMPLES=500 of each system)
+	@ARRIERO_TEST_MODEL_EXAMPLES=$(or $(MODEL_EXAMPLES),500) \
+		$(BIN)/python deploy/services run --only postgresql -- $(BIN)/python -m pytest tests/scheduler/test_model.py $(PYTEST_ARGS)
+
+interleavings: venv ## every order of two and three sessions on PostgreSQL, hours (INTERLEAVING="attach+evaluate: 0x5 1x3" runs one)
+	@ARRIERO_TEST_INTERLEAVINGS=all ARRIERO_TEST_INTERLEAVING='$(INTERLEAVING)' \
+		$(BIN)/python deploy/services run --only postgresql -- $(BIN)/python -m pytest -rP -n $(TEST_PROCESSES) --dist load \
+		tests/scheduler/test_interleavings.py tests/scheduler/test_interleavings_three.py $(PYTEST_ARGS)
 
 test-quick: venv ## the tests that need no server
 	@$(BIN)/python -m pytest -m "not services and not system" $(PYTEST_ARGS)
 
 bench-registry: venv ## the registry beside Rucio 41.5.1 and a bare COPY, about an hour; BENCH_ARGS="--sizes 10000"
 	@$(BIN)/python deploy/services run --only postgresql --only redis -- $(BIN)/python benchmarks/registry $(BENCH_ARGS)
+
+bench-rules: venv ## rules beside Rucio 41.5.1 and their bare rows, about half an hour; BENCH_ARGS="--sizes 10000"
+	@$(BIN)/python deploy/services run --only postgresql -- $(BIN)/python benchmarks/rules $(BENCH_ARGS)
 
 lock: ## compile requirements.lock again from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.lock
