@@ -1,6 +1,7 @@
 """Every call that changes something leaves one row in the audit for each action, in the transaction of the change.
 
-Made from the access matrix: a call is one that changes something unless it is a GET or readers may make it too.
+Made from the access matrix: a call is one that changes something unless it is a GET or readers may make it too. Where the
+matrix's own call would find nothing to do, `support.acting` has one that does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from arriero.registry.schema.tables import audit_log, metadata
 from arriero.registry.services.authorisation import Action
 from arriero.registry.store import audit as audit_store
 from support.access import ACCESS, Callers
+from support.acting import acting_calls
 from support.raw import Answer, Sender
 from support.server import running_registry
 
@@ -36,12 +38,13 @@ class Auditor:
         self.callers = callers
         self.database = callers.running.database
         self.sender = Sender(callers.url, callers.tokens["root"])
+        self.acting = acting_calls(callers)
 
     def call(self, route: tuple[str, str], request_id: str) -> Answer:
-        body = ACCESS[route][2]
+        path, body = self.acting.get(route) or (self.callers.path_of(route), ACCESS[route][2])
         return self.sender.send(
             route[0],
-            self.callers.path_of(route),
+            path,
             None if body is None else json.dumps(body).encode(),
             {"X-Request-ID": request_id},
         )
@@ -110,8 +113,8 @@ def test_each_change_is_written_down_once(auditor):
             ):
                 faults.append(f"written wrongly: {said}")
     assert not faults, "\n".join(faults)
-    # of the others the table's call finds nothing to change: it proves nothing here
-    assert len(idle) < len(CHANGING) / 3, "\n".join(idle)
+    # of the others the call finds nothing to change: it proves nothing here
+    assert len(idle) < len(CHANGING) / 4, "\n".join(idle)
 
 
 def test_a_refused_call_is_written_as_refused_only(auditor):
