@@ -107,9 +107,7 @@ def update_subscription(
         given = {key: value for key, value in options.items() if value is not None}
         if _WIDENING & given.keys():
             items.wait_for_registrations(connection)
-        row = store.find(connection, account, name, lock=True)
-        if row is None:
-            raise _missing(account, name)
+        row = _required(connection, account, name, lock=True)
         values = checked_options(connection, given, is_new=False)
         if row["state"] is SubscriptionState.BROKEN and _SPEC & values.keys():
             # corrected, as far as anybody can tell
@@ -178,6 +176,13 @@ def _said(options: Mapping[str, Any]) -> dict[str, Any]:
 def _missing(account: str | None, name: str) -> NotFound:
     who = "nobody has a" if account is None else f"account {account[:40]} has no"
     return NotFound(f"{who} subscription {name[:80]!a}", rucio_class="SubscriptionNotFound")
+
+
+def _required(connection: Connection, account: str, name: str, *, lock: bool = False) -> RowMapping:
+    row = store.find(connection, account, name, lock=lock)
+    if row is None:
+        raise _missing(account, name)
+    return row
 
 
 def list_subscriptions(
@@ -253,9 +258,7 @@ def list_subscription_rules(context: Context, account: str, name: str) -> Iterat
         There is no such subscription.
     """
     with context.database.snapshot() as connection:
-        row = store.find(connection, account, name)
-        if row is None:
-            raise _missing(account, name)
+        row = _required(connection, account, name)
         query = rule_store.rule_query().where(rules.c.subscription_id == row["id"])
         with streamed(connection, query) as found:
             for rule in found:
@@ -271,9 +274,7 @@ def list_waiting(context: Context, account: str, name: str) -> Iterator[dict[str
         There is no such subscription.
     """
     with context.database.snapshot() as connection:
-        row = store.find(connection, account, name)
-        if row is None:
-            raise _missing(account, name)
+        row = _required(connection, account, name)
         with streamed(connection, items.waiting(row["id"])) as found:
             for one in found:
                 is_one = one["first_did_id"] == one["last_did_id"]
@@ -308,8 +309,8 @@ def list_rule_states(
     """
     with context.database.snapshot() as connection:
         require_account(connection, account)
-        if name is not None and store.find(connection, account, name) is None:
-            raise _missing(account, name)
+        if name is not None:
+            _required(connection, account, name)
         for row in connection.execute(store.rule_states(account, name)).mappings():
             if row["state"] is None and not details:
                 continue

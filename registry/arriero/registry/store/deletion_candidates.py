@@ -19,17 +19,9 @@ from sqlalchemy import (
 
 from arriero.registry.dialect import id_rows
 from arriero.registry.schema.base import now
-from arriero.registry.schema.tables import (
-    arrivals,
-    dids,
-    locks,
-    lost_files,
-    replicas,
-    requests,
-    rules,
-    scopes,
-)
-from arriero.registry.states import ArrivalState, DidType, ReplicaState, RequestState
+from arriero.registry.schema.tables import dids, lost_files, replicas, rules, scopes
+from arriero.registry.states import DidType, ReplicaState
+from arriero.registry.store.replica_removal import in_a_butler, locked, under_way
 
 AT_ONCE = "at_once"
 WHEN_NEEDED = "when_needed"
@@ -79,17 +71,6 @@ def candidates_query(rse_id: int) -> Select[Any]:
     rows
         ``scope``, ``name``, ``bytes``, ``state``, ``tombstone``, ``accessed_at``, ``when``, ``why``.
     """
-    held = exists().where(locks.c.file_id == replicas.c.file_id, locks.c.rse_id == replicas.c.rse_id)
-    under_way = exists().where(
-        requests.c.file_id == replicas.c.file_id,
-        requests.c.destination_id == replicas.c.rse_id,
-        requests.c.state.in_((RequestState.QUEUED, RequestState.SUBMITTED)),
-    )
-    in_butler = exists().where(
-        arrivals.c.file_id == replicas.c.file_id,
-        arrivals.c.rse_id == replicas.c.rse_id,
-        arrivals.c.state.in_((ArrivalState.INGESTED, ArrivalState.LEASED)),
-    )
     is_bad = replicas.c.state == ReplicaState.BAD
     buried = and_(replicas.c.tombstone.is_not(None), replicas.c.tombstone <= now())
     why = case(
@@ -117,9 +98,9 @@ def candidates_query(rse_id: int) -> Select[Any]:
             replicas.c.rse_id == rse_id,
             replicas.c.state.in_(_REAL),
             or_(buried, is_bad, _expired()),
-            ~held,
-            ~under_way,
-            ~in_butler,
+            ~locked(),
+            ~under_way(),
+            ~in_a_butler(),
             _may_go(),
         )
         .order_by(case((when == AT_ONCE, 0), else_=1), read, replicas.c.file_id)
@@ -138,12 +119,12 @@ def expired_files(connection: Connection, *, limit: int, among: Collection[int] 
     among
         Only of these.
     """
-    locked = exists().where(rules.c.did_id == dids.c.id, rules.c.locked)
+    kept = exists().where(rules.c.did_id == dids.c.id, rules.c.locked)
     asked_for = exists().where(rules.c.did_id == dids.c.id)
     unmarked = exists().where(
         replicas.c.file_id == dids.c.id,
         replicas.c.purge.is_not(True),
-        ~exists().where(locks.c.file_id == replicas.c.file_id, locks.c.rse_id == replicas.c.rse_id),
+        ~locked(),
     )
     query = (
         select(dids.c.id)
@@ -151,7 +132,7 @@ def expired_files(connection: Connection, *, limit: int, among: Collection[int] 
             dids.c.expired_at.is_not(None),
             dids.c.expired_at < select(now()).scalar_subquery(),
             dids.c.type == DidType.FILE,
-            ~locked,
+            ~kept,
             or_(asked_for, unmarked),
         )
         .order_by(dids.c.expired_at, dids.c.id)
@@ -164,9 +145,8 @@ def expired_files(connection: Connection, *, limit: int, among: Collection[int] 
 
 def mark(connection: Connection, file_ids: Collection[int]) -> int:
     """Give the replicas of files that no lock holds a tombstone, with purge; give how many there are."""
-    held = exists().where(locks.c.file_id == replicas.c.file_id, locks.c.rse_id == replicas.c.rse_id)
     return connection.execute(
         update(replicas)
-        .where(replicas.c.file_id.in_(id_rows(connection, sorted(file_ids))), ~held)
+        .where(replicas.c.file_id.in_(id_rows(connection, sorted(file_ids))), ~locked())
         .values(tombstone=func.coalesce(replicas.c.tombstone, now()), purge=true(), updated_at=now())
     ).rowcount

@@ -39,6 +39,24 @@ def locked() -> ColumnElement[bool]:
     return exists().where(locks.c.file_id == replicas.c.file_id, locks.c.rse_id == replicas.c.rse_id)
 
 
+def under_way() -> ColumnElement[bool]:
+    """Condition that a copy is being made there, or waits to be."""
+    return exists().where(
+        requests.c.file_id == replicas.c.file_id,
+        requests.c.destination_id == replicas.c.rse_id,
+        requests.c.state.in_((RequestState.QUEUED, RequestState.SUBMITTED)),
+    )
+
+
+def in_a_butler() -> ColumnElement[bool]:
+    """Condition that a Butler refers to the replica, or may from one moment to the next."""
+    return exists().where(
+        arrivals.c.file_id == replicas.c.file_id,
+        arrivals.c.rse_id == replicas.c.rse_id,
+        arrivals.c.state.in_((ArrivalState.INGESTED, ArrivalState.LEASED)),
+    )
+
+
 def drop_waiting_arrivals(connection: Connection) -> None:
     """Forget the arrivals of the staged replicas that no Butler has; before `first_fault`, which sees the others.
 
@@ -60,20 +78,10 @@ def first_fault(connection: Connection) -> RowMapping | None:
     row
         ``scope``, ``name``, ``state``, ``fault``: one of the words of this module.
     """
-    under_way = exists().where(
-        requests.c.file_id == replicas.c.file_id,
-        requests.c.destination_id == replicas.c.rse_id,
-        requests.c.state.in_((RequestState.QUEUED, RequestState.SUBMITTED)),
-    )
-    held = exists().where(
-        arrivals.c.file_id == replicas.c.file_id,
-        arrivals.c.rse_id == replicas.c.rse_id,
-        arrivals.c.state.in_((ArrivalState.INGESTED, ArrivalState.LEASED)),
-    )
     fault = case(
         (locked(), LOCKED),
-        (or_(under_way, replicas.c.state == ReplicaState.BEING_DELETED), COPYING),
-        (held, HELD_BY_BUTLER),
+        (or_(under_way(), replicas.c.state == ReplicaState.BEING_DELETED), COPYING),
+        (in_a_butler(), HELD_BY_BUTLER),
         (and_(replicas.c.state.in_(_GOOD), ~_another_is_good()), LAST),
     ).label("fault")
     query = (

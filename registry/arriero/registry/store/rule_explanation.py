@@ -35,6 +35,7 @@ from arriero.registry.schema.tables import (
     unplaced_groups,
 )
 from arriero.registry.states import LockState, RequestState
+from arriero.registry.store.attempts import tried_locks
 
 COPYING = "copying"
 QUEUED = "queued"
@@ -270,20 +271,11 @@ def examples(
         Pairs of a file's and an RSE's id; a few.
     """
     pairs = sorted(chosen)
-    newest = func.row_number().over(
-        partition_by=(request_history.c.file_id, request_history.c.destination_id),
-        order_by=request_history.c.id.desc(),
+    tried = tried_locks(
+        # the index knows files
+        request_history.c.file_id.in_([file_id for file_id, _ in pairs]),
+        tuple_(request_history.c.file_id, request_history.c.destination_id).in_(pairs),
     )
-    last = (
-        select(request_history, newest.label("newest"))
-        .where(
-            # the index knows files
-            request_history.c.file_id.in_([file_id for file_id, _ in pairs]),
-            tuple_(request_history.c.file_id, request_history.c.destination_id).in_(pairs),
-        )
-        .subquery("last")
-    )
-    source = rses.alias("source")
     query = (
         select(
             locks.c.file_id,
@@ -292,31 +284,16 @@ def examples(
             locks.c.reason,
             scopes.c.name.label("scope"),
             dids.c.name,
-            func.coalesce(requests.c.attempt, last.c.attempt, 0).label("attempt"),
+            tried.attempts.label("attempt"),
             case((requests.c.state == RequestState.QUEUED, requests.c.not_before), else_=null()).label(
                 "next_attempt_at"
             ),
             requests.c.lease_until,
-            func.coalesce(requests.c.reason, last.c.reason).label("last_error"),
-            func.coalesce(requests.c.started_at, last.c.at).label("last_at"),
-            source.c.name.label("last_source"),
+            func.coalesce(requests.c.reason, tried.last.reason).label("last_error"),
+            tried.last_at.label("last_at"),
+            tried.source.name.label("last_source"),
         )
-        .select_from(locks)
-        .join(dids, dids.c.id == locks.c.file_id)
-        .join(scopes, scopes.c.id == dids.c.scope_id)
-        .outerjoin(
-            requests,
-            and_(requests.c.file_id == locks.c.file_id, requests.c.destination_id == locks.c.rse_id),
-        )
-        .outerjoin(
-            last,
-            and_(
-                last.c.file_id == locks.c.file_id,
-                last.c.destination_id == locks.c.rse_id,
-                last.c.newest == 1,
-            ),
-        )
-        .outerjoin(source, source.c.id == func.coalesce(requests.c.source_id, last.c.source_id))
+        .select_from(tried.joined)
         .where(locks.c.rule_id == rule_id, tuple_(locks.c.file_id, locks.c.rse_id).in_(pairs))
     )
     found = connection.execute(query).mappings()

@@ -9,7 +9,6 @@ from sqlalchemy import (
     Connection,
     RowMapping,
     Select,
-    Subquery,
     and_,
     exists,
     func,
@@ -32,6 +31,7 @@ from arriero.registry.schema.tables import (
     scopes,
 )
 from arriero.registry.states import LockState, ReplicaState, RequestState, RuleState
+from arriero.registry.store.attempts import tried_locks
 from arriero.registry.store.rules import CANCELLED, end_requests, only_of
 
 RETRY_NOW = "retry_now"
@@ -151,36 +151,15 @@ def one_replaced(connection: Connection, *, skip: Collection[int] = ()) -> RowMa
     return connection.execute(query).mappings().one_or_none()
 
 
-def _last_attempts(file_ids: Select[tuple[int]]) -> Subquery:
-    """Past attempts at files, with ``newest`` 1 for the last at each RSE."""
-    newest = func.row_number().over(
-        partition_by=(request_history.c.file_id, request_history.c.destination_id),
-        order_by=request_history.c.id.desc(),
-    )
-    return (
-        select(
-            request_history.c.source_id,
-            request_history.c.destination_id,
-            request_history.c.file_id,
-            request_history.c.at,
-            request_history.c.attempt,
-            request_history.c.reason,
-            newest.label("newest"),
-        )
-        .where(request_history.c.file_id.in_(file_ids))
-        .subquery("last")
-    )
-
-
 def stuck_locks(rule_id: int, limit: int) -> Select[Any]:
     """Query for the first STUCK locks of a rule, each with its request and the last attempt."""
-    last = _last_attempts(
+    first = (
         select(locks.c.file_id)
         .where(locks.c.rule_id == rule_id, locks.c.state == LockState.STUCK)
         .order_by(locks.c.file_id, locks.c.rse_id)
         .limit(limit)
     )
-    source = rses.alias("source")
+    tried = tried_locks(request_history.c.file_id.in_(first))
     return (
         select(
             locks.c.file_id,
@@ -190,28 +169,12 @@ def stuck_locks(rule_id: int, limit: int) -> Select[Any]:
             rses.c.name.label("rse"),
             locks.c.code,
             locks.c.reason,
-            func.coalesce(requests.c.attempt, last.c.attempt, 0).label("attempts"),
-            func.coalesce(requests.c.started_at, last.c.at).label("last_time"),
-            last.c.reason.label("last_reason"),
-            source.c.name.label("last_source"),
+            tried.attempts.label("attempts"),
+            tried.last_at.label("last_time"),
+            tried.last.reason.label("last_reason"),
+            tried.source.name.label("last_source"),
         )
-        .select_from(locks)
-        .join(dids, dids.c.id == locks.c.file_id)
-        .join(scopes, scopes.c.id == dids.c.scope_id)
-        .join(rses, rses.c.id == locks.c.rse_id)
-        .outerjoin(
-            requests,
-            and_(requests.c.file_id == locks.c.file_id, requests.c.destination_id == locks.c.rse_id),
-        )
-        .outerjoin(
-            last,
-            and_(
-                last.c.file_id == locks.c.file_id,
-                last.c.destination_id == locks.c.rse_id,
-                last.c.newest == 1,
-            ),
-        )
-        .outerjoin(source, source.c.id == func.coalesce(requests.c.source_id, last.c.source_id))
+        .select_from(tried.joined.join(rses, rses.c.id == locks.c.rse_id))
         .where(locks.c.rule_id == rule_id, locks.c.state == LockState.STUCK)
         .order_by(locks.c.file_id, locks.c.rse_id)
         .limit(limit)
