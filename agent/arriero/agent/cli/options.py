@@ -7,6 +7,7 @@ import click
 from typing_extensions import override
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class DidName(NamedTuple):
@@ -43,28 +44,41 @@ class DidType(click.ParamType[DidName]):
         return "SCOPE:NAME"
 
 
-class JsonType(click.ParamType[dict[str, Any]]):
-    """A JSON object."""
+class JsonType(click.ParamType[T]):
+    """JSON of one kind.
+
+    Parameters
+    ----------
+    kind
+        ``dict`` or ``list``.
+    called
+        The same as people say it.
+    """
 
     name = "json"
 
+    def __init__(self, kind: type[T], called: str) -> None:
+        self._kind = kind
+        self._called = called
+
     @override
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> T:
         import json
 
-        if isinstance(value, dict):
+        if isinstance(value, self._kind):
             return value
         try:
             decoded = json.loads(value)
         except ValueError as error:
             self.fail(f"{value!r} is not JSON ({error})", param, ctx)
-        if not isinstance(decoded, dict):
-            self.fail(f"{value!r} is not a JSON object", param, ctx)
+        if not isinstance(decoded, self._kind):
+            self.fail(f"{value!r} is not a JSON {self._called}", param, ctx)
         return decoded
 
 
 DID = DidType()
-JSON = JsonType()
+JSON: JsonType[dict[str, Any]] = JsonType(dict, "object")
+JSON_LIST: JsonType[list[Any]] = JsonType(list, "list")
 
 
 def rses_option(*, required: bool = False, help_text: str = "RSE expression.") -> Callable[[F], F]:

@@ -1,13 +1,11 @@
 """``arriero subscription``: standing rules for data that is to come."""
 
-import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-from typing_extensions import override
 
-from arriero.agent.cli.options import DID, JSON, DidName
+from arriero.agent.cli.options import DID, JSON, JSON_LIST, DidName
 from arriero.agent.cli.output import Column, Kind
 from arriero.agent.cli.session import Session, pass_session
 
@@ -45,26 +43,6 @@ _WAITING_COLUMNS = [
 ]
 
 
-class _TemplatesType(click.ParamType[list[dict[str, Any]]]):
-    """A JSON list of rule templates."""
-
-    name = "json"
-
-    @override
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[dict[str, Any]]:
-        if isinstance(value, list):
-            return value
-        try:
-            decoded = json.loads(value)
-        except ValueError as error:
-            self.fail(f"{value!r} is not JSON ({error})", param, ctx)
-        if not isinstance(decoded, list):
-            self.fail(f"{value!r} is not a JSON list", param, ctx)
-        return decoded
-
-
 def _settings(*, required: bool) -> Callable[[F], F]:
     """Options that both adding and updating have."""
 
@@ -77,7 +55,7 @@ def _settings(*, required: bool) -> Callable[[F], F]:
                 click.option(
                     "--rule",
                     "templates",
-                    type=_TemplatesType(),
+                    type=JSON_LIST,
                     required=required,
                     metavar="JSON",
                     help="Which rules they get: a JSON list.",
