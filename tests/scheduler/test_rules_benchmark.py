@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
-FIELDS = {"work", "unit", "ours", "peer", "peer_name", "ratio", "target"}
+from support.benchmarks import quick_benchmark
 
 
 def test_the_quick_benchmark_verifies_what_it_measures(services, tmp_path):
-    output = tmp_path / "rules.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "rules"), "--quick", "--output", str(output)]
-    # not with the credentials in the command line
-    environment = dict(os.environ, ARRIERO_TEST_POSTGRESQL_URL=services.postgresql.url)
-    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    results = json.loads(output.read_text())
-    assert all(set(result) == FIELDS for result in results)
+    results, printed = quick_benchmark(services, "rules", tmp_path, timeout=240)
     assert {result["work"] for result in results} >= {
         "new rule, one missing copy, 300",
         "new rule, all there, 300",
@@ -34,4 +20,4 @@ def test_the_quick_benchmark_verifies_what_it_measures(services, tmp_path):
     }
     assert all(result["ours"] >= 0 for result in results)
     assert [result["peer_name"] for result in results].count("bare INSERT ... SELECT") == 2
-    assert "300" in done.stdout
+    assert "300" in printed
