@@ -11,23 +11,13 @@ from arriero.registry.services.context import Actor
 from arriero.registry.states import BadReplicaState, Role
 from support import cli as support_cli
 from support import server
-from support.cli import root_environment
 
 registry = server.registry
 cli = support_cli.cli
+database_kind = support_cli.on_sqlite
+environment = support_cli.environment
 
 RSE = "SLAC_RAW_DISK"
-
-
-@pytest.fixture
-def database_kind():
-    return "sqlite"
-
-
-@pytest.fixture(autouse=True)
-def environment(registry, tmp_path, monkeypatch):
-    for name, value in root_environment(registry.url, tmp_path).items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -13,23 +13,13 @@ from arriero.registry.models import ArrivalOutcome
 from arriero.rse.file import FileProtocol
 from support import cli as support_cli
 from support import server
-from support.cli import root_environment
 
 registry = server.registry
 cli = support_cli.cli
+database_kind = support_cli.on_sqlite
+environment = support_cli.environment
 
 DATASET = "raw:Dataset/LSSTComCam/raw/20241108"
-
-
-@pytest.fixture
-def database_kind():
-    return "sqlite"
-
-
-@pytest.fixture(autouse=True)
-def environment(registry, tmp_path, monkeypatch):
-    for name, value in root_environment(registry.url, tmp_path).items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

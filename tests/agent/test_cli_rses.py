@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from support import cli as support_cli
 from support import server
-from support.cli import root_environment
 
 registry = server.registry
 cli = support_cli.cli
+database_kind = support_cli.on_sqlite
+environment = support_cli.environment
 
 RSE = "SLAC_RAW_DISK"
-
-
-@pytest.fixture
-def database_kind():
-    return "sqlite"
-
-
-@pytest.fixture(autouse=True)
-def environment(registry, tmp_path, monkeypatch):
-    for name, value in root_environment(registry.url, tmp_path).items():
-        monkeypatch.setenv(name, value)
 
 
 def test_settings_and_removal(cli):

@@ -10,21 +10,15 @@ from arriero.registry.states import LockState, RuleState
 from support import cli as support_cli
 from support import server
 from support.catalogue import EVERYTHING
-from support.cli import root_environment
 
 registry = server.registry
 cli = support_cli.cli
+database_kind = support_cli.on_sqlite
+environment = support_cli.environment
 
 
 @pytest.fixture
-def database_kind():
-    return "sqlite"
-
-
-@pytest.fixture
-def client(registry, tmp_path, monkeypatch):
-    for name, value in root_environment(registry.url, tmp_path).items():
-        monkeypatch.setenv(name, value)
+def client(registry):
     client = registry.client()
     client.add_scope("root", "raw")
     for rse in ("SLAC", "IN2P3"):

@@ -6,21 +6,15 @@ import pytest
 
 from support import cli as support_cli
 from support import server
-from support.cli import root_environment
 
 registry = server.registry
 cli = support_cli.cli
-
-
-@pytest.fixture
-def database_kind():
-    return "sqlite"
+database_kind = support_cli.on_sqlite
+environment = support_cli.environment
 
 
 @pytest.fixture(autouse=True)
-def environment(registry, tmp_path, monkeypatch):
-    for name, value in root_environment(registry.url, tmp_path).items():
-        monkeypatch.setenv(name, value)
+def catalogue(environment, registry):
     client = registry.client()
     client.add_scope("root", "raw")
     client.add_rse("SLAC")

@@ -6,26 +6,16 @@ import pytest
 
 from support import cli as support_cli
 from support import server
-from support.cli import root_environment
 
 registry = server.registry
 cli = support_cli.cli
-
-
-@pytest.fixture
-def database_kind():
-    return "sqlite"
+database_kind = support_cli.on_sqlite
+environment = support_cli.environment
 
 
 @pytest.fixture(autouse=True)
-def environment(registry, tmp_path, monkeypatch):
-    for name, value in root_environment(registry.url, tmp_path).items():
-        monkeypatch.setenv(name, value)
-    client = registry.client()
-    client.add_scope("root", "raw")
-    for rse in ("SLAC", "IN2P3"):
-        client.add_rse(rse)
-        client.add_rse_attribute(rse, "site", rse)
+def catalogue(environment, registry):
+    client = support_cli.add_two_sites(registry)
     new = {"scope": "raw", "name": "a", "bytes": 1000, "adler32": "0000002a"}
     client.add_replicas("SLAC", [new])
 

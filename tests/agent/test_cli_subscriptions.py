@@ -9,10 +9,11 @@ import pytest
 from arriero.scheduler.subscribe import Subscriber
 from support import cli as support_cli
 from support import server
-from support.cli import root_environment
 
 registry = server.registry
 cli = support_cli.cli
+database_kind = support_cli.on_sqlite
+environment = support_cli.environment
 
 FILTER = ("--filter", '{"scope": "raw", "night": 20241108}')
 
@@ -21,20 +22,9 @@ def rule(expression: str) -> tuple[str, str]:
     return "--rule", json.dumps([{"rse_expression": expression, "copies": 1}])
 
 
-@pytest.fixture
-def database_kind():
-    return "sqlite"
-
-
 @pytest.fixture(autouse=True)
-def environment(registry, tmp_path, monkeypatch):
-    for name, value in root_environment(registry.url, tmp_path).items():
-        monkeypatch.setenv(name, value)
-    client = registry.client()
-    client.add_scope("root", "raw")
-    for rse in ("SLAC", "IN2P3"):
-        client.add_rse(rse)
-        client.add_rse_attribute(rse, "site", rse)
+def catalogue(environment, registry):
+    support_cli.add_two_sites(registry)
 
 
 def listed(cli, *words: str):

@@ -12,16 +12,10 @@ from arriero.registry.schema.tables import evaluation_items, evaluations, rules
 from arriero.registry.services.doctor import CHECKS
 from support import cli as support_cli
 from support import server
-from support.cli import root_environment
 
 registry = server.registry
 cli = support_cli.cli
-
-
-@pytest.fixture(autouse=True)
-def environment(registry, tmp_path, monkeypatch):
-    for name, value in root_environment(registry.url, tmp_path).items():
-        monkeypatch.setenv(name, value)
+environment = support_cli.environment
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 import structlog
 
 from arriero.agent.cli.main import run
-from support.server import PASSWORD, ROOT
+from arriero.registry.client import RegistryClient
+from support.server import PASSWORD, ROOT, RunningRegistry
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,29 @@ def root_environment(url: str, directory: Path) -> dict[str, str]:
         "ARRIERO_USERNAME": ROOT,
         "ARRIERO_PASSWORD_FILE": str(password),
     }
+
+
+@pytest.fixture
+def on_sqlite() -> str:
+    """The one database of tests of what commands show: as ``database_kind``."""
+    return "sqlite"
+
+
+@pytest.fixture(autouse=True)
+def environment(registry: RunningRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the commands of a module that takes this be root's at its registry."""
+    for name, value in root_environment(registry.url, tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+
+def add_two_sites(registry: RunningRegistry) -> RegistryClient:
+    """Add scope raw and the RSEs SLAC and IN2P3, each with its name as ``site``; give root's client."""
+    client = registry.client()
+    client.add_scope(ROOT, "raw")
+    for rse in ("SLAC", "IN2P3"):
+        client.add_rse(rse)
+        client.add_rse_attribute(rse, "site", rse)
+    return client
 
 
 @pytest.fixture
