@@ -27,7 +27,7 @@ from arriero.registry.services.subscription_specs import check_filter
 from arriero.registry.store.contents import files_below_each
 from arriero.registry.store.did_sets import numbered
 from arriero.registry.store.subscription_items import LIVE
-from arriero.scheduler.core.subscription_filters import FILE, DidFacts, DidFilter, UnusableSubscription
+from arriero.scheduler.core.subscription_filters import DidFacts, DidFilter, UnusableSubscription
 from arriero.scheduler.core.subscriptions import Template, read_templates
 from arriero.scheduler.subscription_queue import Batch
 
@@ -185,8 +185,8 @@ def _dids(connection: Connection, batch: Batch, *, with_files: bool, with_metada
     if with_metadata:
         query = query.outerjoin(did_meta, did_meta.c.did_id == dids.c.id)
     if not with_files:
-        # spelt out, so that both databases see that the partial index serves
-        query = query.where(dids.c.type != literal_column(f"'{FILE}'"))
+        # spelt out as the index `ix_dids_collection_ids` has it, so that both databases see that it serves
+        query = query.where(dids.c.type.in_([literal_column("'DATASET'"), literal_column("'CONTAINER'")]))
     if batch.span is None:
         query = query.where(dids.c.id.in_(id_rows(connection, batch.did_ids)))
     else:

@@ -60,12 +60,13 @@ dids = Table(
         postgresql_where=text("type <> 'FILE'"),
         sqlite_where=text("type <> 'FILE'"),
     ),
-    # and a subscription that is applied to the past goes through the collections by this one
+    # and a subscription that is applied to the past goes through the collections by this one; spelt differently, so that
+    # no search for collections by name takes it
     Index(
         "ix_dids_collection_ids",
         "id",
-        postgresql_where=text("type <> 'FILE'"),
-        sqlite_where=text("type <> 'FILE'"),
+        postgresql_where=text("type IN ('DATASET', 'CONTAINER')"),
+        sqlite_where=text("type IN ('DATASET', 'CONTAINER')"),
     ),
     Index(
         "ix_dids_expired_at",

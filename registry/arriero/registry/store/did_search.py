@@ -140,11 +140,15 @@ def _named_like(connection: Connection, pattern: str) -> ColumnElement[bool]:
 
 
 def _of_types(types: Sequence[DidType]) -> ColumnElement[bool]:
-    """Condition on the type, written out: a partial index is considered for constants only."""
+    """Condition on the type, written out: a partial index is considered for constants only.
+
+    Collections are said as what they are not, as `ix_dids_collections` does, also those of one type: so it serves on both
+    databases, and the index of their ids, which has no names, never does.
+    """
     if set(types) == set(DidType):
         return true()
-    if set(types) == {DidType.DATASET, DidType.CONTAINER}:
-        return dids.c.type != literal_column("'FILE'")
+    if DidType.FILE not in types:
+        return and_(*(dids.c.type != literal_column(f"'{one}'") for one in DidType if one not in types))
     return or_(*(dids.c.type == literal_column(f"'{one}'") for one in types))
 
 

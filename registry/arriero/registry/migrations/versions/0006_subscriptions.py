@@ -63,8 +63,8 @@ def upgrade() -> None:
         "ix_dids_collection_ids",
         "dids",
         ["id"],
-        postgresql_where=sa.text("type <> 'FILE'"),
-        sqlite_where=sa.text("type <> 'FILE'"),
+        postgresql_where=sa.text("type IN ('DATASET', 'CONTAINER')"),
+        sqlite_where=sa.text("type IN ('DATASET', 'CONTAINER')"),
     )
 
 
