@@ -1,7 +1,6 @@
 """The statements about groups that get their place now: how large they are, and what of them is where already.
 
-A group is measured as a whole, once: when it is placed. These statements may read much of a table, so the database is
-asked to plan them.
+A group is measured as a whole, once: when it is placed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +28,9 @@ from arriero.scheduler.temporary import eval_files, eval_rses, eval_sets
 REASON_LIMIT = 1000
 """Characters kept of a reason."""
 
+_LARGE = 100_000
+"""Files; to measure more, it pays to read whole tables."""
+
 
 def find_new_groups(connection: Connection, scope: Scope) -> int:
     """Find the groups of this chunk's files that have no place yet; give how many datasets are in them."""
@@ -42,6 +44,12 @@ def find_new_groups(connection: Connection, scope: Scope) -> int:
         .where(eval_sets.c.group_id.in_(select(eval_files.c.group_id)), ~there.exists())
         .values(is_new=true())
     ).rowcount
+
+
+def are_large(connection: Connection, scope: Scope) -> bool:
+    """Whether there are so many files in the new groups that the database had better plan how to measure them."""
+    some = _members(scope).limit(_LARGE).subquery("some")
+    return connection.execute(select(func.count()).select_from(some)).scalar_one() == _LARGE
 
 
 def measure_groups(connection: Connection, scope: Scope) -> Sequence[GroupTotal]:

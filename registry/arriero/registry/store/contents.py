@@ -45,8 +45,9 @@ def collections_below(ids: Iterable[int] | Select[Any]) -> CTE:
     child = dids.alias("child")
     return down.union(
         select(child.c.id, child.c.type)
-        .join(contents, contents.c.child_id == child.c.id)
-        .join(down, and_(down.c.id == contents.c.parent_id, down.c.type == DidType.CONTAINER))
+        .select_from(down)
+        .join(contents, and_(contents.c.parent_id == down.c.id, down.c.type == DidType.CONTAINER))
+        .join(child, child.c.id == contents.c.child_id)
     )
 
 
@@ -102,8 +103,9 @@ def _down_from(roots: FromClause) -> CTE:
     child = dids.alias("child")
     return down.union(
         select(down.c.root, child.c.id, child.c.type)
-        .join(contents, contents.c.child_id == child.c.id)
-        .join(down, and_(down.c.id == contents.c.parent_id, down.c.type == DidType.CONTAINER))
+        .select_from(down)
+        .join(contents, and_(contents.c.parent_id == down.c.id, down.c.type == DidType.CONTAINER))
+        .join(child, child.c.id == contents.c.child_id)
     )
 
 
