@@ -71,12 +71,12 @@ def decide_chunk(
     join_as_written(tx)
     scope = rule.scope
     resolve.note_rses(tx, eligible.weights, sources(rule, known))
-    items.take(
+    taken = items.take(
         tx, scope, limit=files or settings.evaluation_chunk_files, stuck_retry_s=settings.stuck_retry_s
     )
     if is_plan:
         items.pass_over_seen(tx)
-    window = items.window_of(tx, scope)
+    window = items.window_of(tx, scope, taken)
     resolve.resolve_sets(tx, scope)
     resolve.drop_places(tx, scope)
     dropped: Counter[LockState] = Counter()
@@ -88,7 +88,7 @@ def decide_chunk(
     if scope.by_file and not is_plan and rule.counts.counts[LockState.STUCK]:
         _move_stuck(tx, rule, eligible, settings)
     place.find_wanted(tx, scope, window, slots=slots, stuck_retry_s=settings.stuck_retry_s)
-    place.hold_replicas(tx, hold=not is_plan)
+    place.hold_replicas(tx, window, hold=not is_plan)
     place.decide_locks(tx)
     return Chunk(window, dropped)
 
@@ -130,7 +130,8 @@ def _place_new_groups(tx: Connection, rule: RuleFacts, eligible: Eligible, obser
     scope = rule.scope
     if not groups.find_new_groups(tx, scope):
         return 0
-    join_as_planned(tx)
+    if groups.are_large(tx, scope):
+        join_as_planned(tx)
     measured = groups.measure_groups(tx, scope)
     present = {} if eligible.fault is not None else groups.present_bytes(tx, scope)
     quota = quota_of(tx, rule)

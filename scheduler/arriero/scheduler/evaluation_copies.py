@@ -94,6 +94,8 @@ def have_replicas(connection: Connection) -> int:
 
 def exhume(connection: Connection) -> None:
     """Take the tombstones from the replicas that the rule holds now."""
+    if not connection.scalar(select(exists().where(eval_held.c.has_tombstone))):
+        return
     buried = (
         select(eval_held.c.file_id, eval_held.c.rse_id)
         .join(

@@ -55,7 +55,7 @@ def add_retries(connection: Connection, rule_id: int) -> None:
         )
 
 
-def take(connection: Connection, scope: Scope, *, limit: int, stuck_retry_s: float) -> None:
+def take(connection: Connection, scope: Scope, *, limit: int, stuck_retry_s: float) -> EvaluationItem | None:
     """Take the files of one chunk: of what was attached or detached first, then of what is STUCK, then of collections.
 
     Parameters
@@ -64,16 +64,25 @@ def take(connection: Connection, scope: Scope, *, limit: int, stuck_retry_s: flo
         Files, about: what is attached meanwhile comes on top.
     stuck_retry_s
         After so many seconds a copy that failed is due again.
+
+    Returns
+    -------
+    EvaluationItem, optional
+        Of which kind the items were; None when there are none.
     """
     there = _kinds(connection, scope)
+    taken = None
     if EvaluationItem.CONTAINER in there:
         _open_containers(connection, scope)
         there = {*there, EvaluationItem.DATASET}
     if EvaluationItem.FILE in there:
+        taken = EvaluationItem.FILE
         _take_files(connection, scope, limit)
     elif EvaluationItem.STUCK in there:
+        taken = EvaluationItem.STUCK
         _take_stuck(connection, scope, limit, stuck_retry_s)
     elif EvaluationItem.DATASET in there:
+        taken = EvaluationItem.DATASET
         _take_datasets(connection, scope, limit)
     # a group without a place that is looked at from its beginning gets another chance
     from_the_beginning = select(eval_items.c.did_id).where(eval_items.c.after_file_id == 0)
@@ -82,16 +91,29 @@ def take(connection: Connection, scope: Scope, *, limit: int, stuck_retry_s: flo
             unplaced_groups.c.rule_id == scope.rule_id, unplaced_groups.c.group_id.in_(from_the_beginning)
         )
     )
+    return taken
 
 
-def window_of(connection: Connection, scope: Scope) -> Window:
-    """Describe the files that were taken."""
+def window_of(connection: Connection, scope: Scope, taken: EvaluationItem | None) -> Window:
+    """Describe the files that were taken.
+
+    Parameters
+    ----------
+    taken
+        From `take`.
+    """
     row = connection.execute(
         select(func.count(), func.min(eval_window.c.file_id), func.max(eval_window.c.file_id))
     ).one()
     first, last = row[1] or 0, row[2] or 0
     known = exists().where(locks.c.rule_id == scope.rule_id, locks.c.file_id.between(first, last))
-    return Window(row[0], first, last, is_fresh=not connection.scalar(select(known)))
+    return Window(
+        row[0],
+        first,
+        last,
+        is_fresh=not connection.scalar(select(known)),
+        is_content=scope.did_type is DidType.DATASET and taken is EvaluationItem.DATASET,
+    )
 
 
 def are_left(connection: Connection, scope: Scope) -> bool:

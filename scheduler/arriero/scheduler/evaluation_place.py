@@ -80,7 +80,7 @@ def find_wanted(
     connection.execute(insert(eval_wanted).from_select(["file_id", "rse_id", "bytes", "was"], wanted))
 
 
-def hold_replicas(connection: Connection, *, hold: bool = True) -> None:
+def hold_replicas(connection: Connection, window: Window, *, hold: bool = True) -> None:
     """Note the replicas of the wanted locks, and of those that are not wanted any more, as they are.
 
     Parameters
@@ -88,11 +88,9 @@ def hold_replicas(connection: Connection, *, hold: bool = True) -> None:
     hold
         Their rows are held: until the transaction ends nobody settles them, deletes them or sees them without its locks.
     """
-    keys = (
-        select(eval_wanted.c.file_id, eval_wanted.c.rse_id)
-        .union(select(eval_gone.c.file_id, eval_gone.c.rse_id))
-        .subquery("keys")
-    )
+    wanted = select(eval_wanted.c.file_id, eval_wanted.c.rse_id)
+    gone = select(eval_gone.c.file_id, eval_gone.c.rse_id)
+    keys = (wanted if window.is_fresh else wanted.union(gone)).subquery("keys")
     there = (
         select(
             replicas.c.file_id,

@@ -193,11 +193,10 @@ def resolve_files(connection: Connection, scope: Scope, window: Window) -> int:
     int
         How many were found.
     """
-    found = _first_sets(connection, scope).subquery("found")
+    found = _grouped(connection, scope, window).subquery("found")
     rows = (
-        select(found.c.file_id, func.coalesce(dids.c.bytes, 0), dids.c.spread, eval_sets.c.group_id)
+        select(found.c.file_id, func.coalesce(dids.c.bytes, 0), dids.c.spread, found.c.group_id)
         .select_from(found)
-        .join(eval_sets, eval_sets.c.position == found.c.position)
         .join(dids, dids.c.id == found.c.file_id)
     )
     if not window.is_fresh:
@@ -214,26 +213,31 @@ def resolve_files(connection: Connection, scope: Scope, window: Window) -> int:
     ).rowcount
 
 
-def _first_sets(connection: Connection, scope: Scope) -> Select[Any]:
-    """Files of the chunk that are the rule's, each with the position of the first dataset that may place it."""
+def _grouped(connection: Connection, scope: Scope, window: Window) -> Select[Any]:
+    """Files of the chunk that are the rule's, each with the group of the first dataset that may place it."""
     free = ~eval_sets.c.is_unplaced
-    if scope.did_type is DidType.FILE:
-        return select(eval_window.c.file_id, eval_sets.c.position).join(
-            eval_sets, and_(eval_sets.c.did_id == eval_window.c.file_id, free)
-        )
-    on = contents.c.child_id == eval_window.c.file_id
-    if scope.did_type is DidType.DATASET:
-        on = and_(contents.c.parent_id == scope.did_id, on)
-    found, content = look_up(connection, eval_window, contents, on)
-    member = (
-        select(content.child_id.label("file_id"), eval_sets.c.position)
+    if scope.did_type is not DidType.CONTAINER:
+        # one group
+        file_and_group = select(eval_window.c.file_id, eval_sets.c.group_id)
+        if window.is_content:
+            return file_and_group.select_from(eval_window).join(eval_sets, free)
+        if scope.did_type is DidType.FILE:
+            own = and_(eval_sets.c.did_id == eval_window.c.file_id, free)
+            return file_and_group.select_from(eval_window).join(eval_sets, own)
+        on = and_(contents.c.parent_id == scope.did_id, contents.c.child_id == eval_window.c.file_id)
+        found, _ = look_up(connection, eval_window, contents, on)
+        return file_and_group.select_from(found).join(eval_sets, free)
+    found, content = look_up(connection, eval_window, contents, contents.c.child_id == eval_window.c.file_id)
+    first = (
+        select(content.child_id.label("file_id"), func.min(eval_sets.c.position).label("position"))
         .select_from(found)
         .join(eval_sets, and_(eval_sets.c.did_id == content.parent_id, free))
+        .group_by(content.child_id)
+        .subquery("first")
     )
-    if scope.did_type is DidType.DATASET:
-        return member
-    each = member.subquery("each")
-    return select(each.c.file_id, func.min(each.c.position).label("position")).group_by(each.c.file_id)
+    return select(first.c.file_id, eval_sets.c.group_id).join(
+        eval_sets, eval_sets.c.position == first.c.position
+    )
 
 
 def forget_groups(connection: Connection, scope: Scope) -> None:

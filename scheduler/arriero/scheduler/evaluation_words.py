@@ -77,6 +77,8 @@ class Window:
     """Their ids are between these, both included."""
     is_fresh: bool
     """The rule has no lock on any file in between: nothing of it can be gone, and nothing has to be looked at again."""
+    is_content: bool
+    """All of them were read from the rule's own dataset; whoever detaches one meanwhile adds an item."""
 
 
 @dataclass(frozen=True, slots=True)

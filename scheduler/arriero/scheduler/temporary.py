@@ -84,7 +84,8 @@ eval_sets = Table(
 eval_files = Table(
     "eval_files",
     _metadata,
-    Column("file_id", BigInteger, primary_key=True, autoincrement=False),
+    # no key: each file once, and always read from end to end
+    Column("file_id", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("spread", Integer, nullable=False),
     Column("group_id", BigInteger, nullable=False),
