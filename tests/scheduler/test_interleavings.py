@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import select, update
 
 from arriero.registry.schema.tables import dids
-from support.interleaving import no_pauses
+from support import interleaving_tests
 from support.interleaving_search import Failed, Search, order_of, text_of
 from support.interleaving_tests import TIMEOUT_S, Sites, chosen
+
+sites = interleaving_tests.sites
 
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
@@ -45,14 +45,6 @@ PAIRS = [
     ("remove rule", "claim deletion", "", SOME),
     ("claim deletion", "delete source", "", ALWAYS),
 ]
-
-
-@pytest.fixture(scope="module")
-def sites(services, tmp_path_factory) -> Iterator[Sites]:
-    made = Sites(services, tmp_path_factory.mktemp("interleavings"))
-    with no_pauses():
-        yield made
-        made.close()
 
 
 @pytest.mark.parametrize(

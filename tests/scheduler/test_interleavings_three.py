@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from support.interleaving import no_pauses
-from support.interleaving_tests import PREEMPTIONS, TIMEOUT_S, Sites, chosen
+from support import interleaving_tests
+from support.interleaving_tests import PREEMPTIONS, TIMEOUT_S, chosen
+
+sites = interleaving_tests.sites
 
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
@@ -35,14 +35,6 @@ THREES = [
     (("evaluate", "claim deletion", "delete source"), ""),
     (("attach", "evaluate", "declare bad"), ""),
 ]
-
-
-@pytest.fixture(scope="module")
-def sites(services, tmp_path_factory) -> Iterator[Sites]:
-    made = Sites(services, tmp_path_factory.mktemp("interleavings"))
-    with no_pauses():
-        yield made
-        made.close()
 
 
 @pytest.mark.parametrize(

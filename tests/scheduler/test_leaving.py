@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -11,29 +11,26 @@ from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.services.rules import add_rules
 from arriero.registry.states import RuleGrouping
 from arriero.scheduler.evaluate import Evaluator
-from support.database import migrated_database
+from support import in_process
 from support.in_process import InProcess
 from support.invariants import assert_invariants
-from support.services import drop_database
+
+catalogue = in_process.catalogue
 
 Change = Callable[[InProcess], None]
 
 
 @pytest.fixture
-def site(services, database_kind, tmp_path) -> Iterator[InProcess]:
+def site(catalogue) -> InProcess:
     """A container of two datasets that share a file, and two RSEs."""
-    url = migrated_database(services, database_kind, tmp_path)
-    made = InProcess(url)
-    made.scope()
+    catalogue.scope()
     for rse in ("SLAC", "IN2P3"):
-        made.rse(rse)
-    made.files("SLAC", ["a", "b", "c"])
-    made.dataset("night", ["a", "b", "c"])
-    made.dataset("other", ["c"])
-    made.container("all", ["night", "other"])
-    yield made
-    made.close()
-    drop_database(services, url)
+        catalogue.rse(rse)
+    catalogue.files("SLAC", ["a", "b", "c"])
+    catalogue.dataset("night", ["a", "b", "c"])
+    catalogue.dataset("other", ["c"])
+    catalogue.container("all", ["night", "other"])
+    return catalogue
 
 
 def _detach_file(site: InProcess) -> None:

@@ -12,27 +12,24 @@ from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.services.rules import add_rules
 from arriero.registry.states import RuleGrouping
 from arriero.scheduler.evaluate import Evaluator
-from support.database import migrated_database
+from support import in_process
 from support.in_process import InProcess
 from support.invariants import assert_invariants
-from support.services import drop_database
+
+catalogue = in_process.catalogue
 
 
 @pytest.fixture
-def site(services, database_kind, tmp_path):
+def site(catalogue) -> InProcess:
     """A container of a container of a dataset of three files, and two RSEs."""
-    url = migrated_database(services, database_kind, tmp_path)
-    made = InProcess(url)
-    made.scope()
+    catalogue.scope()
     for name in ("SLAC", "IN2P3"):
-        made.rse(name)
-    made.files("SLAC", ["f0", "f1", "f2"])
-    made.dataset("inner", ["f0", "f1", "f2"])
-    made.container("middle", ["inner"])
-    made.container("outer", ["middle"])
-    yield made
-    made.close()
-    drop_database(services, url)
+        catalogue.rse(name)
+    catalogue.files("SLAC", ["f0", "f1", "f2"])
+    catalogue.dataset("inner", ["f0", "f1", "f2"])
+    catalogue.container("middle", ["inner"])
+    catalogue.container("outer", ["middle"])
+    return catalogue
 
 
 def files_with_locks(site: InProcess) -> list[str]:

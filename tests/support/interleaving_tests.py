@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+
 from support.database import migrated_database
-from support.interleaving import Stepper
+from support.interleaving import Stepper, no_pauses
 from support.interleaving_search import Report, Search, order_of
 from support.interleaving_site import Site, works
 from support.services import Services, drop_database
@@ -91,3 +93,12 @@ class Sites:
         stepper.close()
         site.close()
         drop_database(self._services, url)
+
+
+@pytest.fixture(scope="module")
+def sites(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    """Catalogues for the tests of one file, without the pauses of retries."""
+    made = Sites(services, tmp_path_factory.mktemp("interleavings"))
+    with no_pauses():
+        yield made
+        made.close()
