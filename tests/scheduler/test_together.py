@@ -18,7 +18,7 @@ from arriero.registry.store.evaluations import look_at_contents
 from arriero.scheduler.evaluate import Evaluator
 from arriero.scheduler.testing import ScriptedMover
 from arriero.scheduler.transfer import TransferRunner
-from support.invariants import broken_invariants
+from support.invariants import assert_invariants
 from support.scheduling import Catalogue, contents, dids, evaluations, requests, rules
 
 RULES = [
@@ -142,8 +142,7 @@ def test_every_file_has_its_locks_in_the_end(catalogue, trouble):
     for _ in range(5):
         Evaluator(catalogue.context).run()
         TransferRunner(catalogue.context, make_mover=ScriptedMover).run()
-    broken = broken_invariants(catalogue.database)
-    assert broken == []
+    assert_invariants(catalogue.database)
     assert catalogue.count(evaluations) == 0
     assert catalogue.count(requests) == 0
     assert catalogue.count(rules) == len(trouble.rules)
