@@ -142,9 +142,32 @@ def test_reduce(registry, cli, client, rule_id):
             lock = {"rule_id": 1, "file_id": file_id, "rse_id": row.id, "bytes": 2**20}
             tx.execute(insert(locks).values(**lock, state=LockState.OK))
         tx.execute(update(rules).values(state=RuleState.OK, locks_ok=2))
-    planned = cli("-o", "json", "rule", "reduce", rule_id, "--copies", "1", "--dry-run").json
-    assert (planned["copies"], planned["copies_then"]) == (2, 1)
+    words = ("rule", "reduce", rule_id, "--copies", "1", "--exclude-rses", "SLAC", "--dry-run")
+    nothing = {f"{part}_{of}": 0 for part in ("kept", "let_go", "unheld") for of in ("files", "bytes")}
+    assert cli("-o", "json", *words).json == [
+        {"rse": "IN2P3", **nothing, "kept_files": 1, "kept_bytes": 2**20},
+        {
+            "rse": "SLAC",
+            **nothing,
+            "let_go_files": 1,
+            "let_go_bytes": 2**20,
+            "unheld_files": 1,
+            "unheld_bytes": 2**20,
+        },
+    ]
+    shown = cli("-o", "table", *words)
+    assert [line.split() for line in shown.lines[1:]] == [
+        ["IN2P3", "1", "1.0", "MiB", "0", "0", "B", "0", "0", "B"],
+        ["SLAC", "0", "0", "B", "1", "1.0", "MiB", "1", "1.0", "MiB"],
+    ]
+    assert shown.err == (
+        f"raw:f: a rule for 1 copies on (SLAC|IN2P3)\\(SLAC) would take the place of {rule_id}; it keeps 1 copies "
+        "(1.0 MiB) and lets 1 go (1.0 MiB), of which no other rule holds 1 (1.0 MiB): those may be deleted when "
+        "space is needed.\n"
+    )
     assert client.get_replication_rule(rule_id)["copies"] == 2
+    refused = cli("rule", "reduce", rule_id, "--copies", "2", "--dry-run", expect=4)
+    assert "2 are not fewer" in refused.err
     new = cli("-o", "table", "rule", "reduce", rule_id, "--copies", "1", "--exclude-rses", "SLAC").out.strip()
     told = client.get_replication_rule(new)
     assert (told["copies"], told["rse_expression"], told["state"]) == (1, "(SLAC|IN2P3)\\(SLAC)", "OK")

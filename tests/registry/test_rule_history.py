@@ -151,7 +151,13 @@ def test_moved_reduced_removed_and_expired(site):
     both = site.add("IN2P3|LANCS", copies=2)
     site.evaluate()
     site.copy()
+    before = site.history(both)
+    plan = site.root.plan_reduction(both, 1)
+    assert sorted((one["kept_files"], one["let_go_files"]) for one in plan["rses"]) == [(0, 1), (1, 0)]
+    assert site.history(both) == before
+    assert site.history(plan["rule_id"]) == []
     reduced = site.root.reduce_replication_rule(both, 1)
+    assert reduced == plan["rule_id"]
     assert site.history(both)[-1] == ("root", "OK", None, "removed")
     assert site.reasons(both)[-1] == f"reduced to 1 copies: rule {reduced}"
     assert site.history(reduced) == [

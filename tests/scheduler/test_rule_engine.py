@@ -8,12 +8,20 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select
 
-from arriero.registry.errors import Conflict, NotFound, Unsupported
+from arriero.registry.errors import Conflict, NotAllowed, NotFound, Unsupported
 from arriero.registry.schema.base import after
-from arriero.registry.schema.tables import accounts, audit_log, rse_usage, rule_history
+from arriero.registry.schema.tables import (
+    accounts,
+    audit_log,
+    evaluation_items,
+    events,
+    rse_usage,
+    rule_history,
+    unplaced_groups,
+)
 from arriero.registry.services.context import Actor
 from arriero.registry.services.rule_changes import update_rule
-from arriero.registry.services.rule_moves import move_rule, reduce_rule, release_parents
+from arriero.registry.services.rule_moves import move_rule, plan_reduction, reduce_rule, release_parents
 from arriero.registry.services.rule_plans import plan_rules
 from arriero.registry.services.rule_removal import remove_rule
 from arriero.registry.services.rule_specs import RuleSpec
@@ -24,6 +32,7 @@ from arriero.scheduler.evaluate import Evaluator
 from arriero.scheduler.rule_engine import Engine
 from arriero.scheduler.testing import ScriptedMover
 from arriero.scheduler.transfer import TransferRunner
+from support.database import counted_statements
 from support.scheduling import (
     dataset_locks,
     evaluations,
@@ -297,6 +306,94 @@ def test_a_reduction_is_ok_at_once(desk, filled, grouping, chunk):
     gone = desk.rows(select(replicas.c.tombstone).where(replicas.c.rse_id == t2))
     assert len(gone) == 20
     assert all(row.tombstone is not None for row in gone)
+
+
+def undisturbed(desk) -> dict:
+    """All that a dry run must leave as it is."""
+    return everything(desk) | {
+        table.name: sorted(map(repr, desk.rows(select(table))))
+        for table in (evaluation_items, unplaced_groups, events)
+    }
+
+
+@pytest.mark.parametrize(
+    ("grouping", "chunk"), [(RuleGrouping.ALL, 100_000), (RuleGrouping.DATASET, 7), (RuleGrouping.NONE, 7)]
+)
+@pytest.mark.parametrize("exclude", [None, "T2"])
+def test_the_plan_of_a_reduction_is_what_it_does(desk, filled, grouping, chunk, exclude):
+    set_chunk(desk, chunk)
+    old = added(desk, "both", "SLAC|T0|T2|T3", 3, grouping=grouping, ignore_availability=True)
+    # at one at least of the two places where each file of the first dataset is let go
+    other = added(desk, "first", "SLAC|T0|T3", 3, ignore_availability=True)
+    copy(desk)
+    names = {row.id: row.name for row in desk.rows(select(rses.c.id, rses.c.name))}
+    before = undisturbed(desk)
+    lay = held_at(desk, old)
+    plan = plan_reduction(desk.context, desk.root, old, 1, exclude_expression=exclude)
+    assert undisturbed(desk) == before
+    new = reduce_rule(desk.context, desk.root, old, 1, exclude_expression=exclude).hex
+    told = get_rule(desk.context, new)
+    keys = ("scope", "name", "copies", "rse_expression", "purge_replicas")
+    assert {key: plan[key] for key in keys} == {key: told[key] for key in keys}
+    assert plan["rule_id"] == new
+    stays = held_at(desk, new)
+    free = {
+        (row.file_id, row.rse_id)
+        for row in desk.rows(select(replicas).where(replicas.c.tombstone.is_not(None)))
+    }
+    assert len(stays) == 20
+    assert free <= lay - stays
+    assert free != lay - stays, "the other rule holds some of it"
+    expected = []
+    for rse_id in sorted({rse_id for _, rse_id in lay | stays}, key=names.__getitem__):
+        here = {"kept": stays, "let_go": lay - stays, "unheld": free}
+        counts = {part: sum(rse == rse_id for _, rse in places) for part, places in here.items()}
+        expected.append({"rse": names[rse_id]})
+        for part, files in counts.items():
+            expected[-1] |= {f"{part}_files": files, f"{part}_bytes": 1000 * files}
+    assert plan["rses"] == expected
+    assert get_rule(desk.context, other)["state"] is RuleState.OK
+    desk.check_invariants()
+
+
+def held_at(desk, rule_id: str) -> set[tuple[int, int]]:
+    """File and RSE of each lock of a rule."""
+    query = select(locks).join(rules, rules.c.id == locks.c.rule_id).where(rules.c.uuid == UUID(rule_id))
+    return {(row.file_id, row.rse_id) for row in desk.rows(query)}
+
+
+def test_a_plan_of_a_reduction_is_refused_as_the_reduction_is(desk, filled):
+    old = added(desk, "first", "T1|T0", 2)
+    before = undisturbed(desk)
+
+    def refused(plan, copies: int, **options) -> str:
+        with pytest.raises(Conflict) as error:
+            plan(desk.context, desk.root, old, copies, **options)
+        assert error.value.rucio_class == "RuleReplaceFailed"
+        return error.value.message
+
+    for copies, options in ((1, {}), (2, {}), (1, {"exclude_expression": "T1"})):
+        assert refused(plan_reduction, copies, **options) == refused(reduce_rule, copies, **options)
+    with pytest.raises(NotAllowed):
+        plan_reduction(desk.context, replace(desk.root, account="eve", role=Role.READER), old, 1)
+    with pytest.raises(Unsupported):
+        plan_reduction(replace(desk.context, engine=None), desk.root, old, 1)
+    assert {name: rows for name, rows in undisturbed(desk).items() if name != "audit_log"} == {
+        name: rows for name, rows in before.items() if name != "audit_log"
+    }
+
+
+def test_the_plan_of_a_reduction_is_a_number_of_statements_whatever_the_number_of_files(desk, filled):
+    desk.collection("large", children=desk.files(200, prefix="c", at=filled[1][:1]))
+    counts = []
+    for name in ("first", "large"):
+        rule = added(desk, name, "SLAC|T0", 2)
+        copy(desk)
+        with counted_statements(desk.database) as statements:
+            plan = plan_reduction(desk.context, desk.root, rule, 1)
+        counts.append(len(statements))
+    assert sum(one["kept_files"] for one in plan["rses"]) == 200
+    assert counts[0] == counts[1]
 
 
 def test_a_reduction_needs_room_nowhere_and_blocked_rses_serve(desk, filled):

@@ -27,6 +27,16 @@ PLAN_COLUMNS = [
     Column("reason"),
 ]
 
+_REDUCTION_COLUMNS = [
+    Column("rse", "RSE"),
+    Column("kept_files", "KEPT", Kind.NUMBER),
+    Column("kept_bytes", "SIZE KEPT", Kind.BYTES),
+    Column("let_go_files", "LET GO", Kind.NUMBER),
+    Column("let_go_bytes", "SIZE LET GO", Kind.BYTES),
+    Column("unheld_files", "HELD BY NONE", Kind.NUMBER),
+    Column("unheld_bytes", "SIZE HELD BY NONE", Kind.BYTES),
+]
+
 _INHERITED = ("weight", "grouping", "account", "activity", "source_replica_expression", "ignore_availability")
 """What the plan of a rule that takes another's place takes from it."""
 
@@ -98,14 +108,32 @@ def move(
 def reduce(
     session: Session, /, *, rule_id: str, copies: int, exclude_rses: str | None, dry_run: bool
 ) -> None:
-    """Have a rule replaced, at once, by one with fewer copies of those that are there; print the new one's id."""
+    """Have a rule replaced, at once, by one with fewer copies of those that are there; print the new one's id.
+
+    With --dry-run it is shown what would be kept and what let go, an RSE a line.
+    """
     found = session.client.resolve_rule_id(rule_id)
     if dry_run:
-        rule = session.client.get_replication_rule(found)
-        change = {"copies": rule["copies"], "copies_then": copies, "exclude_expression": exclude_rses}
-        session.output.record({"id": found, "rse_expression": rule["rse_expression"], **change})
+        _show_reduction(session, found, session.client.plan_reduction(found, copies, exclude_rses))
         return
     session.output.lines("id", [session.client.reduce_replication_rule(found, copies, exclude_rses)])
+
+
+def _show_reduction(session: Session, rule_id: str, plan: dict[str, Any]) -> None:
+    session.output.rows(_REDUCTION_COLUMNS, plan["rses"])
+    sums = {
+        part: (
+            sum(rse[f"{part}_files"] for rse in plan["rses"]),
+            human_bytes(sum(rse[f"{part}_bytes"] for rse in plan["rses"])),
+        )
+        for part in ("kept", "let_go", "unheld")
+    }
+    when = "at once" if plan["purge_replicas"] else "when space is needed"
+    session.output.note(
+        "{scope}:{name}: a rule for {copies} copies on {rse_expression} would take the place of {old}; it keeps "
+        "{kept[0]} copies ({kept[1]}) and lets {let_go[0]} go ({let_go[1]}), of which no other rule holds {unheld[0]} "
+        "({unheld[1]}): those may be deleted {when}.".format(**plan, **sums, old=rule_id, when=when)
+    )
 
 
 @click.command("approve")

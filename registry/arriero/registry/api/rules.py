@@ -138,12 +138,14 @@ class Move(BaseModel):
 
 
 class Reduction(BaseModel):
-    """Body of a reduction."""
+    """Body of a reduction; ``dry_run`` is Arriero's."""
 
     model_config = ConfigDict(extra="ignore")
 
     copies: int
     exclude_expression: str | None = None
+    dry_run: bool = False
+    """Only tell what would be kept and what let go."""
 
 
 _FIELDS: Mapping[str, str] = {
@@ -303,12 +305,18 @@ def move_rule(context: ContextDep, actor: ActorDep, rule_id: PathText, body: Bod
     return json_response(child.hex, 201)
 
 
-@router.post("/{rule_id}/reduce", summary="Have fewer copies, at once", openapi_extra=sends(Reduction))
+@router.post(
+    "/{rule_id}/reduce",
+    summary="Have fewer copies, at once, or see what that would let go",
+    openapi_extra=sends(Reduction),
+)
 def reduce_rule(context: ContextDep, actor: ActorDep, rule_id: PathText, body: BodyDep) -> Response:
     wanted = parse(Reduction, body)
-    new = rule_moves.reduce_rule(
-        context, actor, rule_id, wanted.copies, exclude_expression=wanted.exclude_expression
-    )
+    copies, exclude = wanted.copies, wanted.exclude_expression
+    if wanted.dry_run:
+        plan = rule_moves.plan_reduction(context, actor, rule_id, copies, exclude_expression=exclude)
+        return json_response(plan)
+    new = rule_moves.reduce_rule(context, actor, rule_id, copies, exclude_expression=exclude)
     return json_response(new.hex)
 
 

@@ -102,6 +102,22 @@ class RuleCalls(Transport):
         body = {"copies": copies, "exclude_expression": exclude_expression}
         return str(self._call("POST", f"/rules{segments(rule_id, 'reduce')}", body=body))
 
+    def plan_reduction(
+        self, rule_id: str, copies: int, exclude_expression: str | None = None
+    ) -> dict[str, Any]:
+        """Ask what `reduce_replication_rule` would keep and let go; nothing is changed.
+
+        Returns
+        -------
+        dict
+            ``rule_id``, ``scope``, ``name``, ``copies``, ``rse_expression`` and ``purge_replicas`` of the new rule, and
+            ``rses``: for each RSE, as ``..._files`` and ``..._bytes``, what would be ``kept``, what would be ``let_go``,
+            and what of that would be ``unheld``: no other rule holds it.
+        """
+        body = {"copies": copies, "exclude_expression": exclude_expression, "dry_run": True}
+        answer: dict[str, Any] = self._call("POST", f"/rules{segments(rule_id, 'reduce')}", body=body)
+        return answer
+
     def examine_replication_rule(self, rule_id: str) -> dict[str, Any]:
         """Ask what holds a rule up."""
         answer: dict[str, Any] = self._call("GET", f"/rules{segments(rule_id, 'analysis')}")

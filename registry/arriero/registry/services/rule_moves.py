@@ -4,10 +4,10 @@ A move adds a child; the parent goes once the child is OK and everything that it
 a sweep). A reduction is done at once or not at all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
-from uuid import UUID
+from typing import Any, NamedTuple
+from uuid import UUID, uuid5
 
 import structlog
 from sqlalchemy import Connection, RowMapping, select
@@ -18,6 +18,7 @@ from arriero.registry.schema.base import now
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
+from arriero.registry.services.dry_runs import undone
 from arriero.registry.services.rule_removal import end_rule
 from arriero.registry.services.rule_specs import RuleSpec, check_copies
 from arriero.registry.services.rules import add_within, parse_rule_id, require_rule
@@ -109,27 +110,10 @@ def reduce_rule(
     Unsupported
         This process has no rule engine.
     """
-    uuid = parse_rule_id(rule_id)
-    engine = context.engine
-    if engine is None:
-        raise Unsupported("this registry runs without a rule engine: rules cannot be reduced here")
-    check_copies(copies)
+    begin = _reduction(context, actor, rule_id, copies, exclude_expression)
 
     def work(connection: Connection) -> UUID:
-        row = _held(connection, actor, uuid, Action.RULE_REDUCE)
-        if copies >= row["copies"]:
-            raise _failed(uuid, f"it has {row['copies']} copies, and {copies} are not fewer")
-        expression = row["rse_expression"]
-        if exclude_expression:
-            expression = f"({expression})\\({exclude_expression})"
-        spec = replace(spec_of(connection, row), rse_expression=expression, copies=copies)
-        store.lock_replicas_of(connection, row["id"])
-        # nothing is written to any RSE: it does not matter whether one is blocked, or what the account may still have
-        [new] = add_within(connection, actor, spec, [(row["scope"], row["name"])], needs_no_copy=True)
-        [new_id] = store.ids_of(connection, [new])
-        refused = engine.place_at_once(connection, new_id, instead_of=row["id"])
-        if refused is not None:
-            raise _failed(uuid, refused)
+        row, spec, new, new_id = begin(connection)
         work_store.hand_over_heirs(connection, row["id"], new_id)
         end_rule(
             connection,
@@ -142,16 +126,102 @@ def reduce_rule(
             connection,
             actor,
             Action.RULE_REDUCE,
-            uuid.hex,
+            row["uuid"].hex,
             new=new.hex,
             copies=copies,
-            rse_expression=expression,
+            rse_expression=spec.rse_expression,
         )
         return new
 
     new = context.database.run(work)
     context.doorbell.ring(Bell.EVALUATIONS)
     return new
+
+
+def plan_reduction(
+    context: Context, actor: Actor, rule_id: str, copies: int, *, exclude_expression: str | None = None
+) -> dict[str, Any]:
+    """Tell what `reduce_rule` would keep and what it would let go; nothing is changed.
+
+    It is done, counted and undone: what a reduction would refuse is refused here too, and one that is asked for
+    afterwards chooses the same.
+
+    Parameters
+    ----------
+    copies, exclude_expression
+        As of `reduce_rule`.
+
+    Returns
+    -------
+    dict
+        ``rule_id``, ``scope``, ``name``, ``copies``, ``rse_expression`` and ``purge_replicas`` of the new rule, and
+        ``rses``: for each RSE ``rse``, and as files and bytes what the new rule would hold (``kept_...``), what it would
+        not hold any more (``let_go_...``), and what of that no rule would hold, so that deletion may take it
+        (``unheld_...``).
+
+    Raises
+    ------
+    NotFound, Conflict, InvalidInput, InvalidExpression, Unsupported
+        As `reduce_rule`.
+    """
+    begin = _reduction(context, actor, rule_id, copies, exclude_expression)
+
+    def work(connection: Connection) -> dict[str, Any]:
+        row, spec, new, new_id = begin(connection)
+        return {
+            "rule_id": new.hex,
+            "scope": row["scope"],
+            "name": row["name"],
+            "copies": spec.copies,
+            "rse_expression": spec.rse_expression,
+            "purge_replicas": row["purge_replicas"],
+            "rses": [dict(one) for one in work_store.exchanged_locks(connection, row["id"], new_id)],
+        }
+
+    return undone(context, work)
+
+
+class _Begun(NamedTuple):
+    """A reduction whose new rule is there, beside the old one."""
+
+    row: RowMapping
+    spec: RuleSpec
+    new: UUID
+    new_id: int
+
+
+def _reduction(
+    context: Context, actor: Actor, rule_id: str, copies: int, exclude_expression: str | None
+) -> Callable[[Connection], _Begun]:
+    """Give the first half of a reduction: it adds the new rule and places it on what is there, or refuses."""
+    uuid = parse_rule_id(rule_id)
+    engine = context.engine
+    if engine is None:
+        raise Unsupported("this registry runs without a rule engine: rules cannot be reduced here")
+    check_copies(copies)
+
+    def begin(connection: Connection) -> _Begun:
+        row = _held(connection, actor, uuid, Action.RULE_REDUCE)
+        if copies >= row["copies"]:
+            raise _failed(uuid, f"it has {row['copies']} copies, and {copies} are not fewer")
+        expression = row["rse_expression"]
+        if exclude_expression:
+            expression = f"({expression})\\({exclude_expression})"
+        spec = replace(spec_of(connection, row), rse_expression=expression, copies=copies)
+        store.lock_replicas_of(connection, row["id"])
+        # nothing is written to any RSE: it does not matter whether one is blocked, or what the account may still have
+        target = (row["scope"], row["name"])
+        # the same id whenever it is asked: where RSEs are equally good, the id chooses, in a plan as in earnest
+        same = uuid5(uuid, f"{copies} {expression}")
+        uuids = None if store.known_uuids(connection, [same]) else [same]
+        [new] = add_within(connection, actor, spec, [target], uuids=uuids, needs_no_copy=True)
+        [new_id] = store.ids_of(connection, [new])
+        refused = engine.place_at_once(connection, new_id, instead_of=row["id"])
+        if refused is not None:
+            raise _failed(uuid, refused)
+        return _Begun(row, spec, new, new_id)
+
+    return begin
 
 
 def _held(connection: Connection, actor: Actor, uuid: UUID, action: Action) -> RowMapping:

@@ -9,17 +9,10 @@ from sqlalchemy import Connection
 from arriero.registry.errors import Unsupported
 from arriero.registry.ports import RuleEngine
 from arriero.registry.services.context import Actor, Context
+from arriero.registry.services.dry_runs import undone
 from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.services.rules import add_within, check_targets
 from arriero.registry.store import rules as store
-
-
-class _PlanMade(Exception):
-    """Ends a transaction that must leave nothing behind, and carries what was found in it."""
-
-    def __init__(self, plans: list[dict[str, Any]]) -> None:
-        super().__init__("planned")
-        self.plans = plans
 
 
 def plan_rules(
@@ -48,13 +41,7 @@ def plan_rules(
         raise Unsupported("this registry runs without a rule engine: dry runs cannot be made here")
     check_targets(targets)
 
-    def work(connection: Connection) -> list[dict[str, Any]]:
-        raise _PlanMade(_plans(connection, engine, actor, spec, targets))
-
-    try:
-        return context.database.run(work)
-    except _PlanMade as made:
-        return made.plans
+    return undone(context, lambda connection: _plans(connection, engine, actor, spec, targets))
 
 
 def _plans(

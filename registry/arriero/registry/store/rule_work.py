@@ -5,16 +5,21 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     RowMapping,
     Select,
     and_,
+    case,
+    cast,
     exists,
     func,
+    literal,
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 
@@ -129,6 +134,44 @@ def leads_to(connection: Connection, rule_id: int, wanted: int) -> bool:
 def hand_over_heirs(connection: Connection, rule_id: int, heir: int) -> None:
     """Have the rules that wait for one wait for another instead."""
     connection.execute(update(rules).where(rules.c.child_rule_id == rule_id).values(child_rule_id=heir))
+
+
+def exchanged_locks(connection: Connection, old_id: int, new_id: int) -> Sequence[RowMapping]:
+    """What a rule holds, and what another lets go of, when it takes the place of the other; by RSE.
+
+    Returns
+    -------
+    rows
+        ``rse``, and ``..._files`` and ``..._bytes`` of ``kept`` (what the new one holds), ``let_go`` (what only the old
+        one of the two holds) and ``unheld`` (what of that no other rule holds).
+    """
+    both = locks.alias("both")
+    goes = and_(
+        locks.c.rule_id == old_id,
+        ~exists().where(
+            both.c.rule_id == new_id, both.c.file_id == locks.c.file_id, both.c.rse_id == locks.c.rse_id
+        ),
+    )
+    alone = only_of(old_id)
+    parts = {
+        "kept": select(locks.c.rse_id, locks.c.bytes).where(locks.c.rule_id == new_id),
+        "let_go": select(locks.c.rse_id, locks.c.bytes).where(goes),
+        "unheld": select(alone.c.rse_id, alone.c.bytes),
+    }
+    rows = union_all(*(query.add_columns(literal(part).label("part")) for part, query in parts.items()))
+    found = rows.subquery("found")
+    sums = [
+        func.coalesce(func.sum(case((found.c.part == part, value), else_=0)), 0).label(f"{part}_{name}")
+        for part in parts
+        for name, value in (("files", literal(1)), ("bytes", found.c.bytes))
+    ]
+    query = (
+        select(rses.c.name.label("rse"), *(cast(one, BigInteger).label(one.name) for one in sums))
+        .join(found, found.c.rse_id == rses.c.id)
+        .group_by(rses.c.name)
+        .order_by(rses.c.name)
+    )
+    return connection.execute(query).mappings().all()
 
 
 _HEIR = rules.alias("heir")

@@ -153,14 +153,15 @@ def one_expired(connection: Connection, *, skip: frozenset[int] = frozenset()) -
 
 
 def only_of(rule_id: int) -> Subquery:
-    """What a rule locks and no other does: columns ``file_id`` and ``rse_id``."""
+    """What a rule locks and no other does: columns ``file_id``, ``rse_id`` and ``bytes``."""
     other = locks.alias("other")
     shared = exists().where(
         other.c.file_id == locks.c.file_id,
         other.c.rse_id == locks.c.rse_id,
         other.c.rule_id != rule_id,
     )
-    return select(locks.c.file_id, locks.c.rse_id).where(locks.c.rule_id == rule_id, ~shared).subquery()
+    mine = select(locks.c.file_id, locks.c.rse_id, locks.c.bytes)
+    return mine.where(locks.c.rule_id == rule_id, ~shared).subquery()
 
 
 def lock_replicas_of(connection: Connection, rule_id: int) -> None:
