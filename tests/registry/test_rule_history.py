@@ -155,7 +155,8 @@ def test_moved_reduced_removed_and_expired(site):
     plan = site.root.plan_reduction(both, 1)
     assert sorted((one["kept_files"], one["let_go_files"]) for one in plan["rses"]) == [(0, 1), (1, 0)]
     assert site.history(both) == before
-    assert site.history(plan["rule_id"]) == []
+    with pytest.raises(NotFound, match="there is no rule"):
+        site.history(plan["rule_id"])
     reduced = site.root.reduce_replication_rule(both, 1)
     assert reduced == plan["rule_id"]
     assert site.history(both)[-1] == ("root", "OK", None, "removed")
