@@ -10,18 +10,15 @@ from arriero.registry.services.doctor import CHECKS, examine
 from arriero.registry.store.invariants import Finding
 
 
-def broken_invariants(database: Database, *, sweep_s: float = 5.0, announced: bool = False) -> list[str]:
+def broken_invariants(database: Database, *, sweep_s: float = 5.0) -> list[str]:
     """Say which invariants do not hold, each with the first cases that break it.
 
     Parameters
     ----------
     sweep_s
         Time between two sweeps, seconds.
-    announced
-        Replicas may be COPYING without a request, because clients have announced them.
     """
-    passed_over = "copies_without_request" if announced else None
-    checks = [check for check in CHECKS if check.is_broken and check.name != passed_over]
+    checks = [check for check in CHECKS if check.is_broken]
     return [
         f"{one.check.invariant}: {one.check.title}: {one.broken}, such as {one.examples}"
         for one in examine(database, checks, sweep_s=sweep_s)
@@ -29,7 +26,7 @@ def broken_invariants(database: Database, *, sweep_s: float = 5.0, announced: bo
     ]
 
 
-def assert_invariants(database: Database, *, sweep_s: float = 5.0, announced: bool = False) -> None:
+def assert_invariants(database: Database, *, sweep_s: float = 5.0) -> None:
     """Fail with the invariants that do not hold."""
-    broken = broken_invariants(database, sweep_s=sweep_s, announced=announced)
+    broken = broken_invariants(database, sweep_s=sweep_s)
     assert not broken, "\n".join(broken)

@@ -266,9 +266,9 @@ class Catalogue:
         )
         return [(row.from_state, row.to_state) for row in self.rows(query)]
 
-    def check_invariants(self, *, announced: bool = False) -> None:
+    def check_invariants(self) -> None:
         """Fail with the invariants that do not hold (`support.invariants`)."""
-        assert_invariants(self.database, announced=announced)
+        assert_invariants(self.database)
 
 
 __all__ = [
