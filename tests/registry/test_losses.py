@@ -6,6 +6,8 @@ import pytest
 from sqlalchemy import select, update
 
 from arriero.registry.errors import Conflict, NotAllowed, NotFound
+from arriero.registry.schema.base import after
+from arriero.registry.schema.tables import bad_replicas as bad_table
 from arriero.registry.schema.tables import (
     contents,
     contents_history,
@@ -21,6 +23,8 @@ from arriero.registry.services import bad_replicas
 from arriero.registry.services.bad_replicas import Declaration, Named
 from arriero.registry.services.dids import get_did
 from arriero.registry.services.losses import accept_losses, list_losses, sweep_losses
+from arriero.registry.services.replica_removal import delete_replicas
+from arriero.registry.services.replicas import StateChange, update_states
 from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.services.rules import add_rules
 from arriero.registry.states import BadReplicaState, LockState, ReplicaState, Role, RuleState
@@ -121,6 +125,26 @@ def test_a_file_with_hope_is_not_lost(site, hope):
     declare(site, "a")
     sweep_losses(site.context)
     assert site.count(lost_files) == 0
+
+
+@pytest.mark.parametrize("how", ["not to come", "removed"])
+def test_a_file_loses_its_last_hope(site, how):
+    site.files(RSE, ["a", "b"])
+    site.files(OTHER, ["a", "b"], state=ReplicaState.COPYING)
+    site.dataset("d", ["a", "b"])
+    declare(site, "a")
+    with site.database.transaction() as connection:
+        # long ago: no sweep looks at what was declared then
+        connection.execute(update(bad_table).values(created_at=after(-86400)))
+    assert site.count(lost_files) == 0
+    if how == "removed":
+        delete_replicas(site.context, site.root, OTHER, [("raw", "a"), ("raw", "b")])
+    else:
+        said = [StateChange("raw", name, ReplicaState.UNAVAILABLE) for name in "ab"]
+        update_states(site.context, site.root, OTHER, said)
+    [lost] = site.rows(select(dids.c.name).join(lost_files, lost_files.c.file_id == dids.c.id))
+    assert lost["name"] == "a"
+    assert [(one["name"], one["dataset_name"]) for one in told(site, "LOST")] == [("a", "d")]
 
 
 def test_two_last_copies_declared_at_one_moment_are_found_by_the_sweep(site):

@@ -16,7 +16,7 @@ from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.lookups import require_scopes
 from arriero.registry.services.rses import require_rse
 from arriero.registry.states import BadReplicaState
-from arriero.registry.store import bad_replicas, events
+from arriero.registry.store import bad_replicas, events, losses
 from arriero.registry.store import replica_removal as store
 from arriero.registry.store import replica_sets as sets
 from arriero.registry.store.arrivals import record_arrivals
@@ -52,6 +52,8 @@ def delete_replicas(context: Context, actor: Actor, rse: str, files: Sequence[tu
         going = sets.found_replicas(connection)
         bad_replicas.close(connection, BadReplicaState.DELETED)
         count = store.remove(connection)
+        # an announced one may have been the last hope for a file
+        losses.note(connection, sets.their_files())
         record_arrivals(connection, store.elsewhere())
         keyed = [
             (

@@ -20,13 +20,14 @@ from arriero.registry.services.new_replicas import NewReplica, follows_from_name
 from arriero.registry.services.rses import require_rse
 from arriero.registry.states import BadReplicaState, DidType, ReplicaState
 from arriero.registry.store import dids as did_store
+from arriero.registry.store import losses
 from arriero.registry.store import replicas as store
 from arriero.registry.store.arrivals import record_arrivals
 from arriero.registry.store.bad_replicas import recover_staged_files
 from arriero.registry.store.evaluations import look_at_files
 from arriero.registry.store.replica_paths import path_taken
 from arriero.registry.store.rses import Rse, load_rses, protocols_of
-from arriero.registry.store.staging import stage, staged_files
+from arriero.registry.store.staging import known_files, stage, staged_files
 from arriero.registry.store.subscription_items import note_files_between, note_staged_files
 
 
@@ -272,4 +273,7 @@ def _change_states(
     recover_staged_files(connection, rse_id, proven=False)
     store.set_states(connection, rse_id)
     record_arrivals(connection, store.landed(rse_id))
+    if any(change.state is ReplicaState.UNAVAILABLE for change in changes):
+        # it may have been the last hope for a file
+        losses.note(connection, known_files())
     look_at_files(connection, store.locks_waiting(rse_id))

@@ -68,16 +68,23 @@ class Check:
 
 
 PRELUDE = """
-WITH RECURSIVE judged(rule_id, did_id, did_type, copies, grouping) AS (
+WITH RECURSIVE unfinished(rule_id) AS (
+    SELECT rules.id FROM rules
+    WHERE rules.id > :after_rule AND rules.id <= :upto_rule
+    AND (
+        EXISTS (
+            SELECT 1 FROM evaluations WHERE evaluations.rule_id = rules.id
+            AND (evaluations.lease_owner IS NOT NULL OR evaluations.not_before <= :at)
+        )
+        OR EXISTS (SELECT 1 FROM evaluation_items WHERE evaluation_items.rule_id = rules.id)
+    )
+),
+judged(rule_id, did_id, did_type, copies, grouping) AS (
     SELECT rules.id, rules.did_id, dids.type, rules.copies, rules.grouping
     FROM rules JOIN dids ON dids.id = rules.did_id
     WHERE rules.id > :after_rule AND rules.id <= :upto_rule
     AND rules.state IN ('REPLICATING', 'OK', 'STUCK')
-    AND NOT EXISTS (
-        SELECT 1 FROM evaluations WHERE evaluations.rule_id = rules.id
-        AND (evaluations.lease_owner IS NOT NULL OR evaluations.not_before <= :at)
-    )
-    AND NOT EXISTS (SELECT 1 FROM evaluation_items WHERE evaluation_items.rule_id = rules.id)
+    AND rules.id NOT IN (SELECT unfinished.rule_id FROM unfinished)
 ),
 waiting(rule_id) AS (
     SELECT rules.id FROM rules
@@ -119,7 +126,8 @@ compared(rule_id, file_id, copies, held, unplaced) AS (
     ) AS both_sides GROUP BY rule_id, file_id
 )
 """
-"""The rules of a range that wait for no evaluation, what is below them, their files with their groups, their locks.
+"""The rules of a range that have something left to look at (``unfinished``; one that rests will when it goes on); those
+that are judged, and those that are not (``waiting``); what is below the judged ones, their files with their groups; locks.
 
 Large sets are held against each other by a union that is grouped, and not by a join: nothing is known of their sizes
 beforehand, and a join that is planned for a few rows never ends with a million.

@@ -180,6 +180,7 @@ _FILES = (
         LEFT JOIN replicas ON replicas.file_id = range_locks.file_id
         AND replicas.state IN ('AVAILABLE', 'TEMPORARY_UNAVAILABLE', 'COPYING')
         WHERE range_locks.state <> 'STUCK' AND replicas.file_id IS NULL
+        AND range_locks.rule_id NOT IN (SELECT unfinished.rule_id FROM unfinished)
         """,
         by_rule=True,
         repair=Repair.LOOK,

@@ -6,7 +6,7 @@ Their number does not depend on how much was sent. Rows are gone when the transa
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Connection, Integer, MetaData, Select, String, Table, Text, select
 
 from arriero.registry.dialect import bulk_insert, use_temporary_table
 
@@ -43,6 +43,11 @@ staged_children = Table(
     prefixes=["TEMPORARY"],
 )
 """What is to be attached to, or detached from, which parent."""
+
+
+def known_files() -> Select[tuple[int]]:
+    """Query for the ids of the staged files that the catalogue knows, each once."""
+    return select(staged_files.c.file_id).where(staged_files.c.file_id.is_not(None)).distinct()
 
 
 def stage(
