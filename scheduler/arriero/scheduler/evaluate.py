@@ -27,7 +27,7 @@ from arriero.scheduler.evaluation_chunk import decide_chunk
 from arriero.scheduler.evaluation_rule import RuleFacts, lock_rule, stuck_reason, unplaced_reason
 from arriero.scheduler.evaluation_rule import eligible as eligible_rses
 from arriero.scheduler.rse_catalogue import hold_rses, load_rses
-from arriero.scheduler.workers import TIME_BUDGET_S, never, worker_name
+from arriero.scheduler.workers import TIME_BUDGET_S, never, take_turns, worker_name
 
 log = structlog.get_logger(__name__)
 
@@ -85,17 +85,13 @@ class Evaluator:
         int
             Evaluations that ended.
         """
-        ended = 0
-        until = time.monotonic() + budget_s
-        while not self._stopping():
-            if time.monotonic() >= until:
-                self._context.doorbell.ring(Bell.EVALUATIONS)
-                break
-            held = self._claim()
-            if held is None:
-                break
-            ended += self._evaluate_guarded(held)
-        return ended
+        return take_turns(
+            self._context, Bell.EVALUATIONS, self._turn, budget_s=budget_s, stopping=self._stopping
+        )
+
+    def _turn(self) -> int | None:
+        held = self._claim()
+        return None if held is None else self._evaluate_guarded(held)
 
     def _claim(self) -> queue.Claimed | None:
         lease_s = self._context.settings.evaluation_lease_s

@@ -21,6 +21,7 @@ from arriero.registry.schema.tables import (
 )
 from arriero.registry.states import DidType, EvaluationItem, LockState
 from arriero.registry.store.contents import collections_below
+from arriero.registry.store.evaluations import add_items
 from arriero.scheduler.evaluation_words import Scope, Window, is_due
 from arriero.scheduler.temporary import eval_items, eval_seen, eval_window
 
@@ -49,10 +50,8 @@ def add_retries(connection: Connection, rule_id: int) -> None:
         .where(unplaced_groups.c.rule_id == rule_id)
         .order_by(scopes.c.name, dids.c.name)
     )
-    for items in (stuck, unplaced):
-        connection.execute(
-            insert(evaluation_items).from_select(["rule_id", "kind", "did_id"], items, include_defaults=False)
-        )
+    add_items(connection, stuck)
+    add_items(connection, unplaced)
 
 
 def take(connection: Connection, scope: Scope, *, limit: int, stuck_retry_s: float) -> EvaluationItem | None:
@@ -165,9 +164,7 @@ def _open_containers(connection: Connection, scope: Scope) -> None:
         .where(below.c.type == DidType.DATASET)
         .order_by(scopes.c.name, dids.c.name)
     )
-    connection.execute(
-        insert(evaluation_items).from_select(["rule_id", "kind", "did_id"], datasets, include_defaults=False)
-    )
+    add_items(connection, datasets)
     _remove(connection, EvaluationItem.CONTAINER)
 
 

@@ -5,7 +5,6 @@ noted, with its reason, and tried again; it holds up no other. What a killed wor
 what is missing (docs/adr/0017).
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
@@ -25,7 +24,7 @@ from arriero.scheduler.errors import LeaseLost
 from arriero.scheduler.rse_catalogue import load_rses
 from arriero.scheduler.subscription_apply import Outcome, apply
 from arriero.scheduler.subscription_page import Page, Subscription, has_waiting, read_page
-from arriero.scheduler.workers import TIME_BUDGET_S, never, worker_name
+from arriero.scheduler.workers import TIME_BUDGET_S, never, take_turns, worker_name
 
 log = structlog.get_logger(__name__)
 
@@ -62,18 +61,16 @@ class Subscriber:
         int
             Batches that ended.
         """
-        ended = 0
-        until = time.monotonic() + budget_s
-        while not self._stopping():
-            if time.monotonic() >= until:
-                self._context.doorbell.ring(Bell.SUBSCRIPTIONS)
-                break
-            batch = self.claim()
-            if batch is None:
-                break
-            self._look_guarded(batch)
-            ended += 1
-        return ended
+        return take_turns(
+            self._context, Bell.SUBSCRIPTIONS, self._turn, budget_s=budget_s, stopping=self._stopping
+        )
+
+    def _turn(self) -> int | None:
+        batch = self.claim()
+        if batch is None:
+            return None
+        self._look_guarded(batch)
+        return 1
 
     def claim(self) -> queue.Batch | None:
         """Take a batch, None when nothing is due."""

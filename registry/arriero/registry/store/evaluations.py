@@ -8,7 +8,7 @@ raises the rule's generation: it is due again (docs/adr/0016).
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, Select, insert, literal, null, select
+from sqlalchemy import Connection, Select, SelectBase, insert, literal, null, select
 
 from arriero.registry.dialect import id_rows, insert_into
 from arriero.registry.schema.base import after, now
@@ -19,7 +19,11 @@ from arriero.registry.store import contents as tree
 RuleIds = Select[Any] | Collection[int]
 """Ids of rules, or a query for one column of them; distinct."""
 
-_ITEM = ["rule_id", "kind", "did_id"]
+
+def add_items(connection: Connection, items: SelectBase) -> None:
+    """Add what a query finds to what has to be looked at: ids of rules, kinds, and ids of DIDs or null."""
+    columns = ["rule_id", "kind", "did_id"]
+    connection.execute(insert(evaluation_items).from_select(columns, items, include_defaults=False))
 
 
 def look_at_rules(connection: Connection, rule_ids: RuleIds, *, delay_s: float = 0) -> None:
@@ -43,7 +47,7 @@ def look_at_rules(connection: Connection, rule_ids: RuleIds, *, delay_s: float =
         .where(rules.c.id.in_(_query(connection, rule_ids)))
         .order_by(rules.c.id)
     )
-    connection.execute(insert(evaluation_items).from_select(_ITEM, whole, include_defaults=False))
+    add_items(connection, whole)
     _raise(connection, rule_ids, delay_s=delay_s)
 
 
@@ -81,7 +85,7 @@ def look_at_files(connection: Connection, pairs: Select[Any]) -> None:
         .where(rule_id.in_(id_rows(connection, sorted(rule_ids))))
         .distinct()
     )
-    connection.execute(insert(evaluation_items).from_select(_ITEM, items, include_defaults=False))
+    add_items(connection, items)
     _raise(connection, rule_ids)
 
 
@@ -114,7 +118,7 @@ def look_at_contents(connection: Connection, parent_ids: Collection[int], change
         .where(rule_of.c.rule_id.in_(id_rows(connection, above)))
         .distinct()
     )
-    connection.execute(insert(evaluation_items).from_select(_ITEM, items, include_defaults=False))
+    add_items(connection, items)
     _raise(connection, above)
 
 
