@@ -5,7 +5,7 @@ database from its start (``BEGIN IMMEDIATE``).
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -172,9 +172,8 @@ def prefer_indexes(connection: Connection) -> None:
     For conditions of which PostgreSQL knows nothing: it takes a hundredth of all rows to fit any ``@>``, and would
     read whole tables, or an index from end to end, to join them.
     """
-    if is_postgresql(connection):
-        settings = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
-        connection.execute(select(*(func.set_config(name, "off", True) for name in settings)))
+    settings = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
+    _set_local(connection, dict.fromkeys(settings, "off"))
 
 
 def among(connection: Connection, column: ColumnElement[int], ids: Select[tuple[int]]) -> ColumnElement[bool]:
@@ -250,17 +249,13 @@ def join_as_written(connection: Connection) -> None:
     For statements that begin with a temporary table: PostgreSQL knows neither its size nor, soon after a large change,
     that of the others, and reads a whole table to find a few of its rows.
     """
-    if is_postgresql(connection):
-        # nor is any of them worth being compiled
-        chosen = {**_AS_WRITTEN, "jit": "off"}
-        connection.execute(select(*(func.set_config(name, value, True) for name, value in chosen.items())))
+    # nor is any of them worth being compiled
+    _set_local(connection, {**_AS_WRITTEN, "jit": "off"})
 
 
 def join_as_planned(connection: Connection) -> None:
     """End `join_as_written`."""
-    if is_postgresql(connection):
-        defaults = {name: "8" if name.endswith("limit") else "on" for name in _AS_WRITTEN}
-        connection.execute(select(*(func.set_config(name, value, True) for name, value in defaults.items())))
+    _set_local(connection, dict.fromkeys(_AS_WRITTEN, "DEFAULT"))
 
 
 def interpret(connection: Connection) -> None:
@@ -268,8 +263,14 @@ def interpret(connection: Connection) -> None:
 
     For statements over a temporary table, of which PostgreSQL expects thousands of rows although there are few.
     """
+    _set_local(connection, {"jit": "off"})
+
+
+def _set_local(connection: Connection, settings: Mapping[str, str]) -> None:
     if is_postgresql(connection):
-        connection.execute(select(func.set_config("jit", "off", True)))
+        connection.exec_driver_sql(
+            ";".join(f"SET LOCAL {name} TO {value}" for name, value in settings.items())
+        )
 
 
 def like_pattern(pattern: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
+from arriero.registry.dialect import join_as_planned, join_as_written
 from arriero.registry.services.account_limits import measure_room
 from arriero.registry.services.limit_room import Demand, Room
 from arriero.registry.store import account_limits as store
@@ -95,6 +96,9 @@ def quota_of(tx: Connection, rule: RuleFacts) -> Quota | None:
     if account is None or not account.limited:
         return None
     store.lock_spending(tx, rule.account_id)
+    # they begin with the account's rules, not with the files of a chunk
+    join_as_planned(tx)
     room = measure_room(tx, rule.account_id, load_rses(tx))
     held = {} if rule.scope.by_file else groups.held_bytes(tx, rule.scope, rule.account_id)
+    join_as_written(tx)
     return Quota(account.name, room, held)

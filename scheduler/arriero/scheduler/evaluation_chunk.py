@@ -11,7 +11,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from arriero.registry.dialect import join_as_planned, join_as_written
+from arriero.registry.dialect import join_as_written
 from arriero.registry.settings import Settings
 from arriero.registry.states import LockState
 from arriero.scheduler import evaluation_effects as effects
@@ -130,12 +130,8 @@ def _place_new_groups(tx: Connection, rule: RuleFacts, eligible: Eligible, obser
     scope = rule.scope
     if not groups.find_new_groups(tx, scope):
         return 0
-    if groups.are_large(tx, scope):
-        join_as_planned(tx)
-    measured = groups.measure_groups(tx, scope)
-    present = {} if eligible.fault is not None else groups.present_bytes(tx, scope)
-    quota = quota_of(tx, rule)
-    join_as_written(tx)
+    measured = groups.measure_groups(tx, scope, presence=eligible.fault is None)
+    quota = None if eligible.fault is not None else quota_of(tx, rule)
     refused: dict[int, tuple[str, str]] = {}
     chosen: list[tuple[int, int, str]] = []
     room = {one.rse_id: one for one in eligible.candidates}
@@ -143,8 +139,7 @@ def _place_new_groups(tx: Connection, rule: RuleFacts, eligible: Eligible, obser
         if eligible.fault is not None:
             refused[group.group_id] = NOT_ENOUGH, f"{group.name}: {eligible.fault}"
             continue
-        there = present.get(group.group_id, {})
-        chosen_from = Group(group.name, group.bytes, there)
+        chosen_from = Group(group.name, group.bytes, group.there)
         pick = partial(
             choose,
             chosen_from,
@@ -164,7 +159,7 @@ def _place_new_groups(tx: Connection, rule: RuleFacts, eligible: Eligible, obser
             refused[group.group_id] = choice.code, f"{group.name}: {choice.reason}"
         for rse_id, why in zip(choice.rse_ids, choice.reasons, strict=True):
             chosen.append((group.group_id, rse_id, why))
-            room[rse_id] = room[rse_id].taken(group.bytes - there.get(rse_id, 0))
+            room[rse_id] = room[rse_id].taken(group.bytes - group.there.get(rse_id, 0))
     groups.note_places(tx, scope, chosen)
     groups.note_unplaced(tx, scope, refused)
     return len(refused)

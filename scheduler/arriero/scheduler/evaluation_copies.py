@@ -6,10 +6,11 @@ Each takes a connection within the chunk's transaction; the rule's row is held, 
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Select,
     String,
-    and_,
+    Table,
     case,
     cast,
     delete,
@@ -30,7 +31,7 @@ from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import replicas, requests
 from arriero.registry.states import ReplicaState, RequestState, RequestType
 from arriero.scheduler.evaluation_words import COPY, NO_SOURCE, OK, OUTCOMES, WAIT, Scope, Window
-from arriero.scheduler.temporary import eval_held, eval_placed, eval_wanted
+from arriero.scheduler.temporary import eval_held, eval_placed
 
 
 def copy_what_is_new(
@@ -96,23 +97,7 @@ def exhume(connection: Connection) -> None:
     """Take the tombstones from the replicas that the rule holds now."""
     if not connection.scalar(select(exists().where(eval_held.c.has_tombstone))):
         return
-    buried = (
-        select(eval_held.c.file_id, eval_held.c.rse_id)
-        .join(
-            eval_wanted,
-            and_(eval_wanted.c.file_id == eval_held.c.file_id, eval_wanted.c.rse_id == eval_held.c.rse_id),
-        )
-        .where(eval_held.c.has_tombstone)
-        .subquery("buried")
-    )
-    connection.execute(
-        update(replicas)
-        .where(
-            among(connection, replicas.c.file_id, select(buried.c.file_id)),
-            tuple_(replicas.c.file_id, replicas.c.rse_id).in_(select(buried)),
-        )
-        .values(tombstone=None, purge=None)
-    )
+    _exhume(connection, eval_held, eval_held.c.has_tombstone)
 
 
 def see_what_came(connection: Connection) -> None:
@@ -136,18 +121,22 @@ def see_what_came(connection: Connection) -> None:
     connection.execute(
         update(eval_placed).where(eval_placed.c.outcome == COPY, known.exists()).values(outcome=came)
     )
+    _exhume(connection, eval_placed, eval_placed.c.outcome != NO_SOURCE)
+
+
+def _exhume(connection: Connection, found: Table, condition: ColumnElement[bool]) -> None:
+    """Take the tombstones from the wanted replicas that are in a table; each table has its key, and is asked alone."""
+    pairs = select(found.c.file_id, found.c.rse_id).where(condition)
+    wanted = exists().where(
+        eval_placed.c.file_id == replicas.c.file_id, eval_placed.c.rse_id == replicas.c.rse_id
+    )
     connection.execute(
         update(replicas)
         .where(
             replicas.c.tombstone.is_not(None),
-            among(
-                connection,
-                replicas.c.file_id,
-                select(eval_placed.c.file_id).where(eval_placed.c.outcome != NO_SOURCE),
-            ),
-            tuple_(replicas.c.file_id, replicas.c.rse_id).in_(
-                select(eval_placed.c.file_id, eval_placed.c.rse_id)
-            ),
+            among(connection, replicas.c.file_id, pairs.with_only_columns(found.c.file_id)),
+            tuple_(replicas.c.file_id, replicas.c.rse_id).in_(pairs),
+            wanted.correlate(replicas),
         )
         .values(tombstone=None, purge=None)
     )
@@ -191,6 +180,7 @@ def _new_requests(scope: Scope, *, activity: str, priority: int) -> Select[Any]:
 
 
 def have_requests(connection: Connection, scope: Scope, *, activity: str, priority: int) -> None:
+    """Have a request for each copy; one that failed begins anew, one that is live is shared."""
     rows = _new_requests(scope, activity=activity, priority=priority)
     statement = insert_into(connection, requests).from_select(_REQUEST, rows)
     asked = statement.excluded
@@ -199,7 +189,7 @@ def have_requests(connection: Connection, scope: Scope, *, activity: str, priori
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["file_id", "destination_id"],
-            # one that failed begins anew; one that is live is shared, and only becomes more urgent
+            # what is shared can only become more urgent
             set_={
                 "priority": case((more, asked.priority), else_=requests.c.priority),
                 "state": case((failed, RequestState.QUEUED.value), else_=cast(requests.c.state, String)),
@@ -215,6 +205,7 @@ def have_requests(connection: Connection, scope: Scope, *, activity: str, priori
 
 
 def share_requests(connection: Connection, scope: Scope, *, priority: int) -> None:
+    """Have the copies that are under way be as urgent as the rule, and belong to it if they belong to none."""
     awaited = select(eval_placed.c.file_id, eval_placed.c.rse_id).where(eval_placed.c.outcome == WAIT)
     connection.execute(
         update(requests)
@@ -235,6 +226,7 @@ def share_requests(connection: Connection, scope: Scope, *, priority: int) -> No
 
 
 def end_requests(connection: Connection) -> None:
+    """Take back the requests for what has come by itself, but those that are under way."""
     is_there = (eval_placed.c.outcome == OK, eval_placed.c.was != "")
     there = select(eval_placed.c.file_id, eval_placed.c.rse_id).where(*is_there)
     connection.execute(

@@ -6,9 +6,22 @@ A group is measured as a whole, once: when it is placed.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, insert, literal, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Table,
+    and_,
+    func,
+    insert,
+    literal,
+    select,
+    true,
+    update,
+)
 
-from arriero.registry.dialect import insert_into
+from arriero.registry.dialect import insert_into, join_as_planned, join_as_written, look_up
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import (
     contents,
@@ -46,46 +59,61 @@ def find_new_groups(connection: Connection, scope: Scope) -> int:
     ).rowcount
 
 
-def are_large(connection: Connection, scope: Scope) -> bool:
-    """Whether there are so many files in the new groups that the database had better plan how to measure them."""
-    some = _members(scope).limit(_LARGE).subquery("some")
-    return connection.execute(select(func.count()).select_from(some)).scalar_one() == _LARGE
+def measure_groups(connection: Connection, scope: Scope, *, presence: bool) -> Sequence[GroupTotal]:
+    """Measure the new groups, as a whole; in the order of their names.
 
-
-def measure_groups(connection: Connection, scope: Scope) -> Sequence[GroupTotal]:
-    """Measure the new groups, as a whole; in the order of their names."""
+    Parameters
+    ----------
+    presence
+        Whether anybody asks what of them is there already.
+    """
+    large = _are_large(connection, scope)
+    # the same statements for any number of files
+    (join_as_planned if large else join_as_written)(connection)
     member = _members(scope).subquery("member")
+    found, did = _joined(connection, member, dids, dids.c.id == member.c.file_id, large=large)
     total = (
-        select(
-            member.c.group_id,
-            func.count().label("files"),
-            func.sum(func.coalesce(dids.c.bytes, 0)).label("bytes"),
-        )
-        .select_from(member)
-        .join(dids, dids.c.id == member.c.file_id)
+        select(member.c.group_id, func.sum(func.coalesce(did.bytes, 0)).label("bytes"))
+        .select_from(found)
         .group_by(member.c.group_id)
         .subquery("total")
     )
     rows = connection.execute(
-        select(total.c.group_id, scopes.c.name.label("scope"), dids.c.name, total.c.files, total.c.bytes)
+        select(total.c.group_id, scopes.c.name.label("scope"), dids.c.name, total.c.bytes)
         .select_from(total)
         .join(dids, dids.c.id == total.c.group_id)
         .join(scopes, scopes.c.id == dids.c.scope_id)
         .order_by(scopes.c.name, dids.c.name)
-    )
-    return [GroupTotal(row.group_id, f"{row.scope}:{row.name}", row.files, int(row.bytes)) for row in rows]
+    ).all()
+    there = _present_bytes(connection, scope, large=large) if presence else {}
+    join_as_written(connection)
+    return [
+        GroupTotal(row.group_id, f"{row.scope}:{row.name}", int(row.bytes), there.get(row.group_id, {}))
+        for row in rows
+    ]
 
 
-def present_bytes(connection: Connection, scope: Scope) -> dict[int, dict[int, int]]:
+def _are_large(connection: Connection, scope: Scope) -> bool:
+    some = _members(scope).limit(_LARGE).subquery("some")
+    return connection.execute(select(func.count()).select_from(some)).scalar_one() == _LARGE
+
+
+def _joined(
+    connection: Connection, rows: FromClause, table: Table, on: ColumnElement[bool], *, large: bool
+) -> tuple[FromClause, Any]:
+    return (rows.join(table, on), table.c) if large else look_up(connection, rows, table, on)
+
+
+def _present_bytes(connection: Connection, scope: Scope, *, large: bool) -> dict[int, dict[int, int]]:
     """Bytes of each new group that are there already, by group and RSE."""
     member = _members(scope).subquery("member")
+    on = and_(replicas.c.file_id == member.c.file_id, replicas.c.state.in_(scope.there))
+    found, replica = _joined(connection, member, replicas, on, large=large)
     rows = connection.execute(
-        select(member.c.group_id, replicas.c.rse_id, func.sum(replicas.c.bytes).label("bytes"))
-        .select_from(member)
-        .join(replicas, replicas.c.file_id == member.c.file_id)
-        .join(eval_rses, and_(eval_rses.c.rse_id == replicas.c.rse_id, eval_rses.c.is_candidate))
-        .where(replicas.c.state.in_(scope.there))
-        .group_by(member.c.group_id, replicas.c.rse_id)
+        select(member.c.group_id, replica.rse_id, func.sum(replica.bytes).label("bytes"))
+        .select_from(found)
+        .join(eval_rses, and_(eval_rses.c.rse_id == replica.rse_id, eval_rses.c.is_candidate))
+        .group_by(member.c.group_id, replica.rse_id)
     )
     return _by_group(rows)
 

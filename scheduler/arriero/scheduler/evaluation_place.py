@@ -21,6 +21,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    union_all,
 )
 
 from arriero.registry.dialect import among, bulk_insert, look_up
@@ -161,8 +162,6 @@ def _by_group(connection: Connection, scope: Scope) -> Select[Any]:
 def _by_file(connection: Connection, scope: Scope, slots: int, window: Window) -> Select[Any]:
     """Take for each file the RSEs of the rule's own locks, then those that hold it already, then those of its slot."""
     file = eval_files.c
-    found, lock = locks_of(connection, scope, eval_files)
-    by_lock = select(file.file_id, file.bytes, lock.rse_id, literal(0).label("score")).select_from(found)
     by_presence = (
         select(file.file_id, file.bytes, replicas.c.rse_id, literal(1).label("score"))
         .select_from(eval_files)
@@ -175,8 +174,13 @@ def _by_file(connection: Connection, scope: Scope, slots: int, window: Window) -
         .select_from(eval_files)
         .join(eval_slots, eval_slots.c.slot == func.abs(file.spread) % slots)
     )
-    others = by_presence.union_all(by_slot) if window.is_fresh else by_lock.union_all(by_presence, by_slot)
-    option = others.subquery("option")
+    options = [by_presence, by_slot]
+    if not window.is_fresh:
+        found, lock = locks_of(connection, scope, eval_files)
+        options.insert(
+            0, select(file.file_id, file.bytes, lock.rse_id, literal(0).label("score")).select_from(found)
+        )
+    option = union_all(*options).subquery("option")
     best = (
         select(
             option.c.file_id,

@@ -1,5 +1,6 @@
 """The words of an evaluation: what it is about, and what can become of a lock."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,8 +88,9 @@ class GroupTotal:
 
     group_id: int
     name: str
-    files: int
     bytes: int
+    there: Mapping[int, int]
+    """Bytes of it that are there already, by RSE."""
 
 
 def is_due(stuck_retry_s: float, lock: Any = locks.c) -> ColumnElement[bool]:
