@@ -31,8 +31,9 @@ from support.services import drop_database
 LARGE, MEDIUM = 300_000, 20_000
 READERS = 80
 """More than the service has threads (40) and connections (20) together."""
-GROWTH_MIB = 16
-"""A list of 300,000 files is 180 MB on the wire; this is a page of it in several shapes, and the allocator's slack."""
+GROWTH_MIB = 24
+"""A list of 300,000 files is 180 MB on the wire: at most a seventh of that."""
+SETTLED_MIB, SETTLED_ROUNDS, MOST_ROUNDS = 1.0, 5, 30
 
 _FILES = """
 INSERT INTO dids (id, scope_id, name, type, account_id, is_open, monotonic, bytes, adler32, spread, created_at, updated_at)
@@ -154,11 +155,30 @@ def lines_of(served: Served, method: str, path: str, body: object) -> int:
     return count
 
 
+def settled_mib(served: Served) -> float:
+    """Read lists until they have the process grow no more: its caches are full, and the allocator has the room that it keeps.
+
+    A process that goes on growing fails here.
+    """
+    highest: list[float] = []
+    for _ in range(MOST_ROUNDS):
+        for method, path, body in (LIST, FILES):
+            assert lines_of(served, method, path, body) == MEDIUM
+        highest.append(max([served.memory_mib("VmRSS"), *highest[-1:]]))
+        if len(highest) > SETTLED_ROUNDS and highest[-1] - highest[-1 - SETTLED_ROUNDS] < SETTLED_MIB:
+            return served.memory_mib("VmRSS")
+    raise AssertionError(f"still grows after {MOST_ROUNDS} rounds: {highest}")
+
+
 @pytest.mark.parametrize("what", ["replicas", "files"])
 def test_a_long_list_does_not_grow_the_process(served, what):
-    for method, path, body in (LIST, FILES):
-        assert lines_of(served, method, path, body) == MEDIUM
-    before = served.memory_mib("VmRSS")
+    """The most memory while it is sent, over what the process rests at.
+
+    A list of any length needs room for a few pages of rows, each in several shapes (rows, models, text, bytes), which is
+    given back behind it: 11 to 14 MiB over the rest for 20,000 files as for 300,000. What the allocator asks for beyond,
+    when other threads work at the same moment, is a few MiB that do not grow with the list either.
+    """
+    before = settled_mib(served)
     # the most from here on
     Path(f"/proc/{served.process.pid}/clear_refs").write_text("5")
     body = {"dids": [{"scope": "raw", "name": "large"}]}
@@ -167,6 +187,7 @@ def test_a_long_list_does_not_grow_the_process(served, what):
     else:
         assert lines_of(served, "GET", "/dids/raw/large/files", None) == LARGE
     grown = served.memory_mib("VmHWM") - before
+    print(f"{what}: grown by {grown:.1f} MiB from {before:.1f}")
     assert grown < GROWTH_MIB, f"grown by {grown:.1f} MiB from {before:.0f}"
 
 
