@@ -55,7 +55,7 @@ def explained(catalogue: Catalogue, filters: list[dict[str, object]], **options:
     settings: list[tuple[str, object]] = []
 
     def note(_connection, _cursor, statement, parameters, _context, _many) -> None:
-        if "set_config" in statement:
+        if statement.startswith("SET LOCAL"):
             settings.append((statement, parameters))
         elif "dids" in statement and statement.startswith(("SELECT", "WITH")):
             seen.append((statement, parameters))
