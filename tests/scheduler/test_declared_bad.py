@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, select, text, update
 
 from arriero.registry.schema.tables import bad_replicas, lost_files
 from arriero.registry.services.bad_replicas import Declaration, Named, declare
@@ -21,7 +21,7 @@ from arriero.scheduler.reports import Report, Transfer, failure, success
 from arriero.scheduler.rse_catalogue import load_rses
 from arriero.scheduler.settle import settle
 from support.database import migrated_database
-from support.scheduling import Catalogue, evaluations, locks, replicas
+from support.scheduling import Catalogue, evaluations, locks, replicas, requests, rules
 from support.services import drop_database
 
 BAD = Declaration(BadReplicaState.BAD, "truncated")
@@ -53,7 +53,7 @@ def test_a_bad_replica_under_a_rule(catalogue, root):
     evaluate(catalogue)
     row = catalogue.rule_row(rule)
     assert (row.state, row.code, row.locks_ok, row.locks_stuck) == (RuleState.STUCK, "lost", 3, 1)
-    assert "accept-loss" in row.reason or "no good copy" in row.reason
+    assert row.reason == "1 locks: no good copy of it is known: bad at SLAC (truncated)"
     catalogue.check_invariants()
     good = NewReplica("raw", name_of(0), 1000, "0a0b0c0d")
     add_replicas(catalogue.context, root, "SLAC", [good])
@@ -61,6 +61,23 @@ def test_a_bad_replica_under_a_rule(catalogue, root):
     row = catalogue.rule_row(rule)
     assert (row.state, row.locks_ok, row.locks_stuck) == (RuleState.OK, 4, 0)
     assert catalogue.one(select(bad_replicas.c.state)).state == BadReplicaState.RECOVERED
+    catalogue.check_invariants()
+
+
+@pytest.mark.parametrize("state", [RuleState.SUSPENDED, RuleState.WAITING_APPROVAL])
+def test_a_rule_that_sleeps_is_told_of_a_bad_replica_and_goes_on_sleeping(catalogue, root, state):
+    slac = catalogue.rse("SLAC", attributes={"lfn2pfn_algorithm": "identity"})
+    catalogue.rse("IN2P3")
+    night = catalogue.collection("night", children=catalogue.files(2, at=[slac]))
+    rule = catalogue.rule(night, "SLAC|IN2P3", copies=1)
+    evaluate(catalogue)
+    with catalogue.database.transaction() as tx:
+        tx.execute(update(rules).values(state=state))
+    declare(catalogue.context, root, [Named("raw", name_of(0), "SLAC")], BAD)
+    evaluate(catalogue)
+    row = catalogue.rule_row(rule)
+    assert (row.state, row.code, row.locks_ok, row.locks_stuck) == (state, None, 1, 1)
+    assert (catalogue.count(evaluations), catalogue.count(requests)) == (0, 0)
     catalogue.check_invariants()
 
 
