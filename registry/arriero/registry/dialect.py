@@ -187,6 +187,15 @@ def among(connection: Connection, column: ColumnElement[int], ids: Select[tuple[
     return column.in_(ids)
 
 
+def one_of(column: ColumnElement[Any], values: Select[Any]) -> ColumnElement[bool]:
+    """Condition that a value is one of those that a query gives, which is asked once and kept as a hash.
+
+    Under `join_as_written`, for a query over a table without an index for it: ``IN`` alone is a join, and reads that table
+    for every row.
+    """
+    return column.in_(values).is_(true())
+
+
 def look_up(
     connection: Connection, rows: FromClause, table: Table, on: ColumnElement[bool]
 ) -> tuple[FromClause, Any]:

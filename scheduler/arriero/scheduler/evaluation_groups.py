@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from arriero.registry.dialect import insert_into, join_as_planned, join_as_written, look_up
+from arriero.registry.dialect import insert_into, join_as_planned, join_as_written, look_up, one_of
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import (
     contents,
@@ -54,7 +54,7 @@ def find_new_groups(connection: Connection, scope: Scope) -> int:
     )
     return connection.execute(
         update(eval_sets)
-        .where(eval_sets.c.group_id.in_(select(eval_files.c.group_id)), ~there.exists())
+        .where(one_of(eval_sets.c.group_id, select(eval_files.c.group_id)), ~there.exists())
         .values(is_new=true())
     ).rowcount
 

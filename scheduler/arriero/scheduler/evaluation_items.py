@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, delete, exists, func, insert, literal, null, select, update
 
-from arriero.registry.dialect import among, id_rows
+from arriero.registry.dialect import among, id_rows, one_of
 from arriero.registry.schema.tables import (
     contents,
     dids,
@@ -87,7 +87,7 @@ def take(connection: Connection, scope: Scope, *, limit: int, stuck_retry_s: flo
     from_the_beginning = select(eval_items.c.did_id).where(eval_items.c.after_file_id == 0)
     connection.execute(
         delete(unplaced_groups).where(
-            unplaced_groups.c.rule_id == scope.rule_id, unplaced_groups.c.group_id.in_(from_the_beginning)
+            unplaced_groups.c.rule_id == scope.rule_id, one_of(unplaced_groups.c.group_id, from_the_beginning)
         )
     )
     return taken

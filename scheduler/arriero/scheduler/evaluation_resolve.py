@@ -66,23 +66,23 @@ def resolve_sets(connection: Connection, scope: Scope) -> None:
     up = select(eval_parents.c.did_id.label("set_id"), eval_parents.c.did_id.label("id")).cte(
         "up", recursive=True
     )
-    up = up.union(
-        select(up.c.set_id, contents.c.parent_id)
-        .select_from(up)
-        .join(contents, contents.c.child_id == up.c.id)
-    )
+    above, content = look_up(connection, up, contents, contents.c.child_id == up.c.id)
+    up = up.union(select(up.c.set_id, content.parent_id).select_from(above))
+    own = select(up.c.set_id).where(up.c.id == scope.did_id).subquery("own")
+    named, did = look_up(connection, own, dids, dids.c.id == own.c.set_id)
+    group_id = did.id if scope.has_many_groups else literal(scope.did_id, BigInteger)
     below = (
         select(
-            dids.c.id,
-            func.row_number().over(order_by=(scopes.c.name, dids.c.name)),
-            _group_of(scope),
+            did.id,
+            func.row_number().over(order_by=(scopes.c.name, did.name)),
+            # the DID itself stands for all that have no groups
+            group_id,
             false(),
-            _is_unplaced(scope, _group_of(scope)),
+            _is_unplaced(scope, group_id),
         )
-        .select_from(up)
-        .join(dids, dids.c.id == up.c.set_id)
-        .join(scopes, scopes.c.id == dids.c.scope_id)
-        .where(up.c.id == scope.did_id, dids.c.type == DidType.DATASET)
+        .select_from(named)
+        .join(scopes, scopes.c.id == did.scope_id)
+        .where(did.type == DidType.DATASET)
     )
     connection.execute(insert(eval_sets).from_select(columns, below))
 
@@ -91,11 +91,6 @@ def _is_unplaced(scope: Scope, group_id: ColumnElement[int]) -> ColumnElement[bo
     if scope.by_file:
         return false()
     return exists().where(unplaced_groups.c.rule_id == scope.rule_id, unplaced_groups.c.group_id == group_id)
-
-
-def _group_of(scope: Scope) -> ColumnElement[Any]:
-    """Group of a dataset below the rule's DID; the DID itself stands for all that have no groups."""
-    return dids.c.id if scope.has_many_groups else literal(scope.did_id, BigInteger)
 
 
 def drop_places(connection: Connection, scope: Scope) -> None:
