@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from arriero.registry.services.resting_rules import ALWAYS, compact_resting
 from arriero.registry.services.rule_changes import update_rule
 from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.services.rules import add_rules
@@ -52,16 +53,23 @@ def _exchange(site: InProcess) -> None:
     site.attach("night", ["d"])
 
 
-@pytest.mark.parametrize("looks_meanwhile", [True, False])
+def _looks(site: InProcess) -> None:
+    Evaluator(site.context).run()
+
+
+def _is_thinned_out(site: InProcess) -> None:
+    compact_resting(site.context, spare=ALWAYS)
+
+
+@pytest.mark.parametrize("meanwhile", [lambda _: None, _looks, _is_thinned_out])
 @pytest.mark.parametrize("on", ["night", "all"])
 @pytest.mark.parametrize("change", [_detach_file, _detach_dataset, _empty_and_detach_dataset, _exchange])
-def test_what_changed_meanwhile_is_seen_when_it_goes_on(site, change, on, looks_meanwhile):
+def test_what_changed_meanwhile_is_seen_when_it_goes_on(site, change, on, meanwhile):
     [rule] = add_rules(site.context, site.root, RuleSpec("IN2P3", 1), [("raw", on)])
     Evaluator(site.context).run()
     update_rule(site.context, site.root, rule.hex, {"state": "SUSPENDED"})
     change(site)
-    if looks_meanwhile:
-        Evaluator(site.context).run()
+    meanwhile(site)
     assert_invariants(site.database)
     update_rule(site.context, site.root, rule.hex, {"state": "INJECT"})
     Evaluator(site.context).run()

@@ -17,6 +17,7 @@ from arriero.registry.services.contents import Attachment, Child, attach, detach
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.replica_removal import delete_replicas
 from arriero.registry.services.replicas import NewReplica, add_replicas
+from arriero.registry.services.resting_rules import ALWAYS, compact_resting
 from arriero.registry.services.rule_changes import update_rule
 from arriero.registry.services.rule_removal import remove_rule
 from arriero.registry.services.rule_specs import RuleSpec
@@ -295,6 +296,10 @@ def _update(rule: str, **options: Any) -> Operation:
     return lambda site, session: update_rule(site.context_of(session), site.root, fixed(rule).hex, options)
 
 
+def _compact(site: Site, session: Session) -> int:
+    return compact_resting(site.context_of(session), spare=ALWAYS)
+
+
 OPERATIONS: dict[str, Operation] = {
     "attach": _attach,
     "detach": _detach,
@@ -313,6 +318,7 @@ OPERATIONS: dict[str, Operation] = {
     "register": _register,
     "declare bad": _declare,
     "resume": _update("old", state="INJECT"),
+    "compact": _compact,
 }
 
 

@@ -38,6 +38,10 @@ class RuleState(StrEnum):
     WAITING_APPROVAL = "WAITING_APPROVAL"
 
 
+RESTING = (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
+"""States in which nothing is done for a rule until somebody has it go on; then it is looked at as a whole."""
+
+
 class LockState(StrEnum):
     """State of one lock: what a rule asks of one file at one RSE."""
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, literal, select, union
 
 from arriero.registry.dialect import id_rows
 from arriero.registry.schema.tables import contents, locks
-from arriero.registry.states import LockState, RuleGrouping, RuleState
+from arriero.registry.states import RESTING, LockState, RuleGrouping, RuleState
 from arriero.registry.store import complete_datasets, notifications
 from arriero.scheduler.evaluation_words import OK
 from arriero.scheduler.reports import Outcome
@@ -96,9 +96,7 @@ def tell_settled(connection: Connection, rules: Sequence[RuleCounts]) -> None:
     rules
         Those whose rows are held, as they were before.
     """
-    asking = [
-        rule.id for rule in rules if _asks_for_datasets(rule) and rule.state not in complete_datasets.RESTING
-    ]
+    asking = [rule.id for rule in rules if _asks_for_datasets(rule) and rule.state not in RESTING]
     if not asking:
         return
     brought = (

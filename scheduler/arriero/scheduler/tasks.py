@@ -11,6 +11,7 @@ from arriero.registry.services.erasure import erase_expired_collections
 from arriero.registry.services.histories import maintain_histories
 from arriero.registry.services.losses import sweep_losses
 from arriero.registry.services.replica_lifetimes import expire_announced, release_expired_files
+from arriero.registry.services.resting_rules import compact_resting
 from arriero.registry.services.rule_moves import release_parents
 from arriero.registry.services.rule_removal import remove_expired_rules
 from arriero.registry.services.stuck_rules import suspend_stuck_rules
@@ -84,6 +85,7 @@ def _add_sweeps(app: Celery, work: Work) -> None:
         release_parents(work.context)
         remove_expired_rules(work.context)
         suspend_stuck_rules(work.context)
+        compact_resting(work.context)
 
     @app.task(name=SWEEP_DIDS, shared=False)
     def sweep_dids() -> None:

@@ -58,6 +58,7 @@ from arriero.registry.services.erasure import erase_expired_collections
 from arriero.registry.services.losses import sweep_losses
 from arriero.registry.services.new_replicas import NewReplica
 from arriero.registry.services.replica_lifetimes import expire_announced
+from arriero.registry.services.resting_rules import ALWAYS, compact_resting
 from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.services.stuck_rules import suspend_stuck_rules
 from arriero.registry.states import (
@@ -256,6 +257,7 @@ class Services:
             "announced": lambda: expire_announced(context),
             "losses": lambda: sweep_losses(context),
             "fruitless": lambda: suspend_stuck_rules(context),
+            "resting": lambda: compact_resting(context, spare=ALWAYS),
         }
 
     def make_due(self, *, stuck: bool = False) -> None:

@@ -29,7 +29,7 @@ from arriero.registry.services.rule_specs import (
     check_sources,
 )
 from arriero.registry.services.rules import added_meanwhile, duplicate_rule, parse_rule_id, require_rule
-from arriero.registry.states import RuleState
+from arriero.registry.states import RESTING, RuleState
 from arriero.registry.store import rule_work as work_store
 from arriero.registry.store import rules as store
 from arriero.registry.store.evaluations import look_at_rules, look_at_stuck
@@ -261,8 +261,12 @@ def _set_work(
     boosted = bool(options.get("boost_rule"))
     if boosted or state is RuleState.INJECT:
         work_store.retry_stuck(connection, row["id"], only_cancelled=not boosted)
-    rests = (state or row["state"]) in (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
-    if not rests and (boosted or state is not None):
-        # what was taken back rests until its time comes, with the rule
-        look = look_at_rules if state is RuleState.INJECT else look_at_stuck
-        look(connection, [row["id"]], delay_s=0 if boosted or not taken_back else CANCELLED_REST_S)
+    if (state or row["state"]) in RESTING or not (boosted or state is not None):
+        return
+    # what was taken back rests until its time comes, with the rule
+    delay_s = 0 if boosted or not taken_back else CANCELLED_REST_S
+    if state is RuleState.INJECT or row["state"] in RESTING:
+        # what changed while it rested is not all kept
+        look_at_rules(connection, [row["id"]], delay_s=delay_s)
+    if state is not RuleState.INJECT:
+        look_at_stuck(connection, [row["id"]], delay_s=delay_s)

@@ -5,7 +5,7 @@ from typing import Any
 
 from arriero.registry.services.context import Context
 from arriero.registry.services.rules import parse_rule_id, require_rule
-from arriero.registry.states import RuleState
+from arriero.registry.states import RESTING, RuleState
 from arriero.registry.store import rule_work as store
 
 MAX_TRANSFERS = 1000
@@ -58,6 +58,6 @@ def _sentence(state: RuleState) -> str:
         return "This replication rule is OK"
     if state is RuleState.STUCK:
         return "This replication rule is STUCK:"
-    if state in (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL, RuleState.INJECT):
+    if state in (*RESTING, RuleState.INJECT):
         return f"This replication rule is {state}, and nothing is done for it now."
     return f"This replication rule is currently {state}"

@@ -43,16 +43,13 @@ from arriero.registry.schema.tables import (
     rules,
     scopes,
 )
-from arriero.registry.states import DidType, EvaluationItem, RuleGrouping, RuleState
+from arriero.registry.states import DidType, EvaluationItem, RuleGrouping
 from arriero.registry.store import events
 
 DATASETLOCK_OK = "DATASETLOCK_OK"
 
 ALWAYS, WHEN_CLOSED = "Y", "C"
 """Letters of the rules whose owners are told of datasets."""
-
-RESTING = (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
-"""States of rules that take no notice of what is attached: nobody knows what they lack."""
 
 _GLANCE = 100
 """Missing files among which one of the dataset is looked for before the dataset itself is read."""

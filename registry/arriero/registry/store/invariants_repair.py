@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, func, or_, select, update
 
 from arriero.registry.schema.tables import locks, rules
-from arriero.registry.states import LockState, RuleState
+from arriero.registry.states import RESTING, LockState, RuleState
 from arriero.registry.store.evaluations import look_at_rules
 
 _COUNTED = {
@@ -13,7 +13,6 @@ _COUNTED = {
     "locks_replicating": LockState.REPLICATING,
     "locks_stuck": LockState.STUCK,
 }
-_RESTING = (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
 
 
 def hold_rules(connection: Connection, rule_ids: Sequence[int]) -> list[tuple[int, str, RuleState]]:
@@ -49,6 +48,6 @@ def look_again(connection: Connection, held: Sequence[tuple[int, str, RuleState]
 
     A rule that rests is looked at as a whole when it goes on.
     """
-    working = [rule_id for rule_id, _, state in held if state not in _RESTING]
+    working = [rule_id for rule_id, _, state in held if state not in RESTING]
     look_at_rules(connection, working)
     return len(working)

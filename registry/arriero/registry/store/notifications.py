@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, or_, select
 
 from arriero.registry.schema.tables import dids, rules, scopes
-from arriero.registry.states import DidType, RuleGrouping, RuleState
+from arriero.registry.states import RESTING, DidType, RuleGrouping, RuleState
 from arriero.registry.store import complete_datasets, events
 from arriero.registry.store.contents import ancestors
 
@@ -84,7 +84,7 @@ def tell_closed(connection: Connection, did_id: int, did_type: DidType) -> None:
         for row in waiting
         if row.notification in OF_DATASETS
         and row.grouping is not RuleGrouping.NONE
-        and row.state not in complete_datasets.RESTING
+        and row.state not in RESTING
     ]
     if of_datasets and did_type is DidType.DATASET:
         complete_datasets.note_dataset(connection, did_id, of_datasets)
