@@ -220,6 +220,18 @@ def look_up(
     return rows.join(found, true()), found.c
 
 
+def is_found(*conditions: ColumnElement[bool], of: Table) -> ColumnElement[bool]:
+    """Condition that a table has a row for the one at hand: looked up, where ``EXISTS`` may be a join from the other end.
+
+    Parameters
+    ----------
+    of
+        The table; an index has to answer the conditions.
+    """
+    found = select(literal(1)).select_from(of).where(*conditions).correlate_except(of).limit(1)
+    return found.scalar_subquery().is_not(None)
+
+
 def delete_each(connection: Connection, rows: FromClause, table: Table, on: ColumnElement[bool]) -> None:
     """Delete what `look_up` finds.
 
@@ -247,6 +259,7 @@ def delete_each(connection: Connection, rows: FromClause, table: Table, on: Colu
 _AS_WRITTEN = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "enable_material": "off",
     "join_collapse_limit": "1",
     "from_collapse_limit": "1",
 }

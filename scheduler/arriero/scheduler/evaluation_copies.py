@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from arriero.registry.dialect import among, insert_into
+from arriero.registry.dialect import among, insert_into, is_found, one_of
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import replicas, requests
 from arriero.registry.states import ReplicaState, RequestState, RequestType
@@ -125,18 +125,16 @@ def see_what_came(connection: Connection) -> None:
 
 
 def _exhume(connection: Connection, found: Table, condition: ColumnElement[bool]) -> None:
-    """Take the tombstones from the wanted replicas that are in a table; each table has its key, and is asked alone."""
+    """Take the tombstones from the wanted replicas that are in a table."""
     pairs = select(found.c.file_id, found.c.rse_id).where(condition)
-    wanted = exists().where(
-        eval_placed.c.file_id == replicas.c.file_id, eval_placed.c.rse_id == replicas.c.rse_id
-    )
+    of_the_replica = (eval_placed.c.file_id == replicas.c.file_id, eval_placed.c.rse_id == replicas.c.rse_id)
     connection.execute(
         update(replicas)
         .where(
             replicas.c.tombstone.is_not(None),
             among(connection, replicas.c.file_id, pairs.with_only_columns(found.c.file_id)),
-            tuple_(replicas.c.file_id, replicas.c.rse_id).in_(pairs),
-            wanted.correlate(replicas),
+            one_of(tuple_(replicas.c.file_id, replicas.c.rse_id), pairs),
+            is_found(*of_the_replica, of=eval_placed),
         )
         .values(tombstone=None, purge=None)
     )
@@ -216,7 +214,7 @@ def share_requests(connection: Connection, scope: Scope, *, priority: int) -> No
                 select(eval_placed.c.file_id).where(eval_placed.c.outcome == WAIT),
             ),
             or_(requests.c.priority < priority, requests.c.rule_id.is_(None)),
-            tuple_(requests.c.file_id, requests.c.destination_id).in_(awaited),
+            one_of(tuple_(requests.c.file_id, requests.c.destination_id), awaited),
         )
         .values(
             priority=case((requests.c.priority < priority, priority), else_=requests.c.priority),
@@ -232,7 +230,7 @@ def end_requests(connection: Connection) -> None:
     connection.execute(
         delete(requests).where(
             among(connection, requests.c.file_id, select(eval_placed.c.file_id).where(*is_there)),
-            tuple_(requests.c.file_id, requests.c.destination_id).in_(there),
+            one_of(tuple_(requests.c.file_id, requests.c.destination_id), there),
             requests.c.state != RequestState.SUBMITTED,
         )
     )

@@ -27,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 
-from arriero.registry.dialect import among, delete_each, insert_into, look_up
+from arriero.registry.dialect import among, delete_each, insert_into, look_up, one_of
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import locks, replicas, requests
 from arriero.registry.states import LockState, ReplicaState, RequestState
@@ -126,7 +126,7 @@ def let_go(connection: Connection, *, purge: bool) -> None:
         update(replicas)
         .where(
             among(connection, replicas.c.file_id, select(eval_gone.c.file_id)),
-            tuple_(replicas.c.file_id, replicas.c.rse_id).in_(_GONE),
+            one_of(tuple_(replicas.c.file_id, replicas.c.rse_id), _GONE),
             ~held.exists(),
         )
         .values(
@@ -146,7 +146,7 @@ def let_go(connection: Connection, *, purge: bool) -> None:
     connection.execute(
         delete(requests).where(
             among(connection, requests.c.file_id, select(eval_gone.c.file_id)),
-            tuple_(requests.c.file_id, requests.c.destination_id).in_(_GONE),
+            one_of(tuple_(requests.c.file_id, requests.c.destination_id), _GONE),
             requests.c.state != RequestState.SUBMITTED,
             ~wanted.exists(),
         )

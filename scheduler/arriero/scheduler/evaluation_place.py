@@ -24,7 +24,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from arriero.registry.dialect import among, bulk_insert, look_up
+from arriero.registry.dialect import among, bulk_insert, is_found, look_up
 from arriero.registry.schema.tables import dataset_locks, locks, replicas
 from arriero.registry.states import LockState, ReplicaState
 from arriero.registry.store.losses import LOST, is_lost
@@ -111,21 +111,15 @@ def hold_replicas(connection: Connection, window: Window, *, hold: bool = True) 
 def decide_locks(connection: Connection) -> None:
     """Decide what becomes of each wanted lock, by the replica that is held; one that came since is seen when inserted."""
     wanted = eval_wanted
-    # one row each, looked up: as an EXISTS it would be held against a hash of every replica that there is
-    source = (
-        select(literal(1))
-        .where(
-            replicas.c.file_id == wanted.c.file_id,
-            among(connection, replicas.c.rse_id, select(eval_rses.c.rse_id).where(eval_rses.c.is_source)),
-            replicas.c.state == ReplicaState.AVAILABLE,
-        )
-        .limit(1)
-        .correlate(wanted)
-        .scalar_subquery()
+    has_source = is_found(
+        replicas.c.file_id == wanted.c.file_id,
+        among(connection, replicas.c.rse_id, select(eval_rses.c.rse_id).where(eval_rses.c.is_source)),
+        replicas.c.state == ReplicaState.AVAILABLE,
+        of=replicas,
     )
     outcome = case(
         *((eval_held.c.state == state.value, decided) for state, decided in OUTCOMES.items()),
-        (source.is_not(None), COPY),
+        (has_source, COPY),
         (is_lost(wanted.c.file_id), LOST),
         (eval_held.c.state == ReplicaState.BAD.value, BAD_REPLICA),
         else_=NO_SOURCE,

@@ -17,7 +17,6 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
-    exists,
     func,
     insert,
     literal,
@@ -26,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 
-from arriero.registry.dialect import bulk_insert
+from arriero.registry.dialect import bulk_insert, is_found, look_up
 from arriero.registry.schema.base import after
 from arriero.registry.schema.tables import dids, locks, replicas, request_history, rule_history, rules
 from arriero.registry.states import LockState, ReplicaState, RequestState, RuleState
@@ -142,48 +141,51 @@ def _failed(connection: Connection, scope: Scope, stuck_retry_s: float) -> Selec
 def _moves(connection: Connection, scope: Scope, stuck_retry_s: float) -> Select[Any]:
     """Each of them with the best RSE for it, no two of one file to the same."""
     failed = _failed(connection, scope, stuck_retry_s).subquery("failed")
-    held = locks.alias("held")
-    there = replicas.alias("there")
     # what is there already, or on its way, needs no copy
+    present, there = look_up(connection, failed, replicas, replicas.c.file_id == failed.c.file_id)
     by_presence = (
         select(
             failed.c.file_id,
             failed.c.rse_id.label("from_id"),
-            there.c.rse_id.label("to_id"),
+            there.rse_id.label("to_id"),
             literal(-1).label("rank"),
         )
-        .select_from(failed)
-        .join(there, there.c.file_id == failed.c.file_id)
-        .join(eval_rses, and_(eval_rses.c.rse_id == there.c.rse_id, eval_rses.c.is_candidate))
-        .where(there.c.state.in_((ReplicaState.AVAILABLE, ReplicaState.COPYING)))
+        .select_from(present)
+        .join(eval_rses, and_(eval_rses.c.rse_id == there.rse_id, eval_rses.c.is_candidate))
+        .where(there.state.in_((ReplicaState.AVAILABLE, ReplicaState.COPYING)))
     )
+    named, did = look_up(connection, failed, dids, dids.c.id == failed.c.file_id)
     by_policy = (
         select(failed.c.file_id, failed.c.rse_id, eval_detours.c.rse_id, eval_detours.c.rank)
-        .select_from(failed)
-        .join(dids, dids.c.id == failed.c.file_id)
+        .select_from(named)
         .join(
             eval_detours,
             and_(
                 eval_detours.c.failing_id == failed.c.rse_id,
-                eval_detours.c.slot == func.abs(dids.c.spread) % SLOTS,
+                eval_detours.c.slot == func.abs(did.spread) % SLOTS,
             ),
         )
     )
     option = by_presence.union_all(by_policy).subquery("option")
-    failed_there = exists().where(
+    failed_there = is_found(
         request_history.c.file_id == option.c.file_id,
         request_history.c.destination_id == option.c.to_id,
         request_history.c.state == RequestState.FAILED,
         request_history.c.at > after(literal(-REMEMBERED_S)),
         option.c.rank >= 0,
+        of=request_history,
     )
-    is_held = exists().where(
-        held.c.rule_id == scope.rule_id, held.c.file_id == option.c.file_id, held.c.rse_id == option.c.to_id
+    is_held = is_found(
+        locks.c.rule_id == scope.rule_id,
+        locks.c.file_id == option.c.file_id,
+        locks.c.rse_id == option.c.to_id,
+        of=locks,
     )
-    in_the_way = exists().where(
-        there.c.file_id == option.c.file_id,
-        there.c.rse_id == option.c.to_id,
-        there.c.state.in_((ReplicaState.BAD, ReplicaState.BEING_DELETED)),
+    in_the_way = is_found(
+        replicas.c.file_id == option.c.file_id,
+        replicas.c.rse_id == option.c.to_id,
+        replicas.c.state.in_((ReplicaState.BAD, ReplicaState.BEING_DELETED)),
+        of=replicas,
     )
     place = func.row_number().over(
         partition_by=(option.c.file_id, option.c.from_id), order_by=(option.c.rank, option.c.to_id)
