@@ -14,8 +14,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from arriero.registry.ports import SilentDoorbell
 from arriero.registry.services.context import Context
 from arriero.registry.settings import Settings
+from scheduler.model.driven import driven
 from scheduler.model.drivers import SCOPE, Services
-from scheduler.model.machine import Machine
 from scheduler.model.rest import Rest
 from support.database import migrated_database
 from support.in_process import InProcess
@@ -28,10 +28,6 @@ AT_LENGTH = int(os.environ.get("ARRIERO_TEST_MODEL_EXAMPLES", "0"))
 
 
 def drive(system: Services, *, examples: int, steps: int) -> None:
-    class Driven(Machine):
-        pass
-
-    Driven.system = system
     chosen = settings(
         max_examples=AT_LENGTH or examples,
         stateful_step_count=steps,
@@ -42,7 +38,8 @@ def drive(system: Services, *, examples: int, steps: int) -> None:
         print_blob=True,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(Driven, settings=chosen)
+    with driven(system) as machine:
+        run_state_machine_as_test(machine, settings=chosen)
 
 
 def test_services(services, database_kind, tmp_path):

@@ -112,7 +112,8 @@ class Judge:
                 continue
             fresh = group not in rule.places or group in rule.loose or group in stuck
             require(fresh, "the place of", group, "moved from", rule.places.get(group), "to", place, rule_id)
-            self._check_choice(rule_id, rule, (group, members[group], place), before, seen)
+            others = self._by_others(rule_id, group, members, places, seen)
+            self._check_choice(rule_id, rule, (group, members[group], place), before, seen, others)
             rule.places[group] = place
         for group in [one for one in rule.places if one not in places]:
             require(group in rule.loose or group in stuck, "the place of", group, "is forgotten", rule_id)
@@ -140,8 +141,34 @@ class Judge:
                 # not looked at yet since it lost its home, or never placed by a group of its own
                 require(file in known, file, "lies at", rses, "first is", holding[0], rule.places, rule_id)
 
+    def _by_others(
+        self,
+        rule_id: str,
+        group: str,
+        members: Mapping[str, set[str]],
+        places: Mapping[str, frozenset[str]],
+        seen: Seen,
+    ) -> set[Key]:
+        """Copies that other rules have locks on, or other groups of this one: they can have been there before."""
+        found: set[Key] = set()
+        homes = self.model.rules[rule_id].homes
+        for other_id, locks in seen.locks.items():
+            for file, rse in locks:
+                # one without a home yet may have been placed by any group that it is in
+                by = [one for one, files in members.items() if file in files and rse in places.get(one, ())]
+                home = [homes[file]] if file in homes else by or [group]
+                if other_id != rule_id or home != [group]:
+                    found.add((file, rse))
+        return found
+
     def _check_choice(
-        self, rule_id: str, rule: Rule, chosen: tuple[str, set[str], frozenset[str]], before: Seen, seen: Seen
+        self,
+        rule_id: str,
+        rule: Rule,
+        chosen: tuple[str, set[str], frozenset[str]],
+        before: Seen,
+        seen: Seen,
+        others: set[Key],
     ) -> None:
         """Presence first, then free choice among what is eligible."""
         group, files, place = chosen
@@ -149,10 +176,6 @@ class Judge:
         new = place - rule.places.get(group, frozenset())
         require(len(place) == rule.copies, group, "has", len(place), "places of", rule.copies, rule_id)
         require(new <= eligible, group, "was given", new, "of", eligible, rule_id)
-        others: set[Key] = set()
-        for other_id, locks in seen.locks.items():
-            mine = other_id == rule_id
-            others |= {key for key in locks if not mine or rule.homes.get(key[0], group) != group}
         for taken in new:
             most = self._present(files, taken, before, seen, others, least=False)
             for left in eligible - place:

@@ -43,6 +43,8 @@ class Machine(RuleBasedStateMachine):
         self.model = Model(SITES)
         self.judge = Judge(self.model)
         self.faults: dict[tuple[str, str], str] = {}
+        self.chance = 0
+        """Of so many ways in which ties can be broken, this one."""
         self.system.begin(SITES)
         self.seen = self.system.look()
         self.is_sound = True
@@ -80,9 +82,11 @@ class Machine(RuleBasedStateMachine):
     @initialize(
         asked=st.lists(VALID, min_size=1, max_size=3, unique_by=lambda one: (one["did"], one["expression"])),
         is_settled=st.sampled_from((True, True, False)),
+        chance=st.integers(0, 99),
     )
-    def night(self, asked: list[dict[str, Any]], is_settled: bool) -> None:
+    def night(self, asked: list[dict[str, Any]], is_settled: bool, chance: int) -> None:
         """Overlapping datasets in nested containers, and some rules on them, often done already."""
+        self.chance = chance
         self.act(*self._both("add_files", "R0", FILES[:4]))
         self.act(*self._both("add_files", "R2", FILES[2:4]))
         for name, kind, children in STAGE:
