@@ -13,11 +13,11 @@ from sqlalchemy import Connection
 
 from arriero.registry.database import Database
 from arriero.registry.errors import Busy
-from arriero.scheduler import rule_changes, rule_events
+from arriero.scheduler import rule_events
 from arriero.scheduler import settle_effects as effects
 from arriero.scheduler.errors import RulesJoined
 from arriero.scheduler.reports import Outcome, Report, by_request
-from arriero.scheduler.settle_rules import rules_concerned, settle_rules, wake_waiting
+from arriero.scheduler.settle_rules import lock_rules, settle_rules, wake_waiting
 
 log = structlog.get_logger(__name__)
 
@@ -71,9 +71,10 @@ def settle(database: Database, reports: Sequence[Report], *, stuck_retry_s: floa
 
 def _settle(tx: Connection, reports: Sequence[Report], stuck_retry_s: float) -> Settled:
     effects.note_reports(tx, reports)
-    if not effects.discard_zombies(tx):
+    held = len(reports) - effects.discard_zombies(tx)
+    if not held:
         return Settled(discarded=len(reports))
-    known = [rule_changes.counted(row) for row in tx.execute(rule_changes.rule_counts(rules_concerned()))]
+    known = lock_rules(tx)
     effects.lock_replicas(tx)
     effects.drop_needless(tx)
     deltas = effects.lock_deltas(tx)
@@ -87,7 +88,7 @@ def _settle(tx: Connection, reports: Sequence[Report], stuck_retry_s: float) -> 
     due_now = settle_rules(tx, touched, deltas, failures, stuck_retry_s)
     raised = wake_waiting(tx, ids)
     effects.record(tx, by_request(reports))
-    counts = effects.settle_requests(tx)
+    counts = effects.settle_requests(tx, held)
     rule_events.tell_settled(tx, touched)
     return Settled(
         done=counts[Outcome.DONE],
@@ -95,6 +96,6 @@ def _settle(tx: Connection, reports: Sequence[Report], stuck_retry_s: float) -> 
         failed=counts[Outcome.FAILED],
         released=counts[Outcome.RELEASED],
         dropped=counts[Outcome.DROPPED],
-        discarded=len(reports) - sum(counts.values()),
+        discarded=len(reports) - held,
         evaluations=due_now + raised,
     )

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
+from sqlalchemy import Connection, and_, case, func, or_, select
 
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import evaluations, locks, unplaced_groups
@@ -13,25 +13,25 @@ from arriero.scheduler import rule_changes
 from arriero.scheduler.errors import RulesJoined
 from arriero.scheduler.evaluation_words import WAITING_CODES
 from arriero.scheduler.reports import Outcome, Report
-from arriero.scheduler.settle_effects import ENDED, same_replica
+from arriero.scheduler.settle_effects import ENDED, SAME_REPLICA
 from arriero.scheduler.temporary import settled
 
+_WAITS_FOR_IT = and_(
+    settled.c.outcome == Outcome.DONE.value,
+    locks.c.state == LockState.STUCK,
+    locks.c.code.in_(WAITING_CODES),
+)
 
-def rules_concerned() -> Select[tuple[int]]:
-    """Query for the rules whose locks change, and for those that wait for what has become AVAILABLE."""
-    return (
-        select(locks.c.rule_id)
-        .join(settled, locks.c.file_id == settled.c.file_id)
-        .where(or_(and_(same_replica(), settled.c.outcome.in_(ENDED)), _waits_for_it()))
-    )
+_CONCERNED = rule_changes.rule_counts(
+    select(locks.c.rule_id)
+    .join(settled, locks.c.file_id == settled.c.file_id)
+    .where(or_(and_(SAME_REPLICA, settled.c.outcome.in_(ENDED)), _WAITS_FOR_IT))
+)
 
 
-def _waits_for_it() -> ColumnElement[bool]:
-    return and_(
-        settled.c.outcome == Outcome.DONE.value,
-        locks.c.state == LockState.STUCK,
-        locks.c.code.in_(WAITING_CODES),
-    )
+def lock_rules(tx: Connection) -> list[rule_changes.RuleCounts]:
+    """Hold the rules whose locks change, and those that wait for what has become AVAILABLE."""
+    return [rule_changes.counted(row) for row in tx.execute(_CONCERNED)]
 
 
 def settle_rules(
@@ -99,6 +99,15 @@ def _commonest(failures: Mapping[int, Report]) -> tuple[str | None, str | None]:
     return code, f"{count} copies failed: {example.reason}{more}"
 
 
+_WAITING = (
+    select(locks.c.rule_id, locks.c.file_id)
+    .select_from(settled)
+    .join(locks, locks.c.file_id == settled.c.file_id)
+    .where(_WAITS_FOR_IT)
+)
+_WAITING_RULES = _WAITING.with_only_columns(locks.c.rule_id).distinct()
+
+
 def wake_waiting(tx: Connection, known: Collection[int]) -> int:
     """Have rules looked at that have waited for a source of what is AVAILABLE now.
 
@@ -112,14 +121,9 @@ def wake_waiting(tx: Connection, known: Collection[int]) -> int:
     RulesJoined
         Another has come.
     """
-    waiting = (
-        select(locks.c.rule_id, locks.c.file_id)
-        .select_from(settled)
-        .join(locks, locks.c.file_id == settled.c.file_id)
-        .where(_waits_for_it())
-    )
-    ids = set(tx.scalars(waiting.with_only_columns(locks.c.rule_id).distinct()))
+    ids = set(tx.scalars(_WAITING_RULES))
     if ids - set(known):
         raise RulesJoined("a rule has come that waits for one of these replicas")
-    look_at_files(tx, waiting)
+    if ids:
+        look_at_files(tx, _WAITING)
     return len(ids)

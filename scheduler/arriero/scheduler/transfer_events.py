@@ -22,6 +22,42 @@ RUBIN_KEYS = ("rubin_butler", "rubin_sidecar")
 """Metadata that Rubin's ingest wants in the message."""
 
 
+_dataset, _dataset_scope = dids.alias("dataset"), scopes.alias("dataset_scope")
+
+_COPIES = (
+    select(
+        requests.c.id,
+        settled.c.outcome,
+        requests.c.activity,
+        requests.c.bytes,
+        requests.c.created_at,
+        requests.c.started_at,
+        now().label("transferred_at"),
+        scopes.c.name.label("scope"),
+        dids.c.name,
+        dids.c.adler32,
+        dids.c.md5,
+        rses.c.name.label("destination"),
+        rses.c.type.label("destination_type"),
+        did_meta.c.meta,
+        _dataset.c.name.label("dataset"),
+        _dataset_scope.c.name.label("dataset_scope"),
+        accounts.c.name.label("account"),
+    )
+    .select_from(settled)
+    .join(requests, requests.c.id == settled.c.request_id)
+    .join(dids, dids.c.id == requests.c.file_id)
+    .join(scopes, scopes.c.id == dids.c.scope_id)
+    .join(rses, rses.c.id == requests.c.destination_id)
+    .outerjoin(did_meta, did_meta.c.did_id == dids.c.id)
+    .outerjoin(rules, rules.c.id == requests.c.rule_id)
+    .outerjoin(_dataset, _dataset.c.id == rules.c.did_id)
+    .outerjoin(_dataset_scope, _dataset_scope.c.id == _dataset.c.scope_id)
+    .outerjoin(accounts, accounts.c.id == rules.c.account_id)
+    .order_by(requests.c.id)
+)
+
+
 def append_transfer_events(connection: Connection, reports: Mapping[int, Report]) -> None:
     """Write the events of the batch in ``settled``: ``transfer-done`` and ``transfer-failed``.
 
@@ -30,41 +66,8 @@ def append_transfer_events(connection: Connection, reports: Mapping[int, Report]
     reports
         By request: what is known of the copies.
     """
-    dataset, dataset_scope = dids.alias("dataset"), scopes.alias("dataset_scope")
-    rows = connection.execute(
-        select(
-            requests.c.id,
-            settled.c.outcome,
-            requests.c.activity,
-            requests.c.bytes,
-            requests.c.created_at,
-            requests.c.started_at,
-            now().label("transferred_at"),
-            scopes.c.name.label("scope"),
-            dids.c.name,
-            dids.c.adler32,
-            dids.c.md5,
-            rses.c.name.label("destination"),
-            rses.c.type.label("destination_type"),
-            did_meta.c.meta,
-            dataset.c.name.label("dataset"),
-            dataset_scope.c.name.label("dataset_scope"),
-            accounts.c.name.label("account"),
-        )
-        .select_from(settled)
-        .join(requests, requests.c.id == settled.c.request_id)
-        .join(dids, dids.c.id == requests.c.file_id)
-        .join(scopes, scopes.c.id == dids.c.scope_id)
-        .join(rses, rses.c.id == requests.c.destination_id)
-        .outerjoin(did_meta, did_meta.c.did_id == dids.c.id)
-        .outerjoin(rules, rules.c.id == requests.c.rule_id)
-        .outerjoin(dataset, dataset.c.id == rules.c.did_id)
-        .outerjoin(dataset_scope, dataset_scope.c.id == dataset.c.scope_id)
-        .outerjoin(accounts, accounts.c.id == rules.c.account_id)
-        .order_by(requests.c.id)
-    )
     written: dict[str, list[tuple[str, dict[str, Any]]]] = {"transfer-done": [], "transfer-failed": []}
-    for row in rows:
+    for row in connection.execute(_COPIES):
         report = reports[row.id]
         if report.outcome is Outcome.RELEASED:
             continue
@@ -85,6 +88,7 @@ def append_transfer_events(connection: Connection, reports: Mapping[int, Report]
 def _payload(row: Any, report: Report) -> dict[str, Any]:
     transfer = report.transfer
     link = f"{transfer.source_rse}-{row.destination}" if transfer.source_rse else None
+    started_at = _time(row.started_at)
     return {
         "activity": row.activity,
         "request-id": str(row.id),
@@ -111,8 +115,8 @@ def _payload(row: Any, report: Report) -> dict[str, Any]:
         "transfer-id": f"{report.request_id}-{report.fence}",
         "transfer-link": link,
         "created_at": _time(row.created_at),
-        "submitted_at": _time(row.started_at),
-        "started_at": _time(row.started_at),
+        "submitted_at": started_at,
+        "started_at": started_at,
         "transferred_at": _time(row.transferred_at),
         "tool-id": TOOL_ID,
         "account": row.account,
