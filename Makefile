@@ -6,6 +6,7 @@ TEST_PROCESSES ?= 2
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 INTERLEAVING ?=
+INTERLEAVING_S ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -54,8 +55,8 @@ model: venv ## the state machine of rules at length, new examples each time (MOD
 	@ARRIERO_TEST_MODEL_EXAMPLES=$(or $(MODEL_EXAMPLES),500) \
 		$(BIN)/python deploy/services run --only postgresql -- $(BIN)/python -m pytest tests/scheduler/test_model.py $(PYTEST_ARGS)
 
-interleavings: venv ## every order of two and three sessions on PostgreSQL, hours (INTERLEAVING="attach+evaluate: 0x5 1x3" runs one)
-	@ARRIERO_TEST_INTERLEAVINGS=all ARRIERO_TEST_INTERLEAVING='$(INTERLEAVING)' \
+interleavings: venv ## every order of two sessions (3 minutes) and three (hours) on PostgreSQL (INTERLEAVING="attach+evaluate" or "attach+evaluate: 0x5 1x3"; INTERLEAVING_S=60 seconds each)
+	@ARRIERO_TEST_INTERLEAVINGS=all ARRIERO_TEST_INTERLEAVING='$(INTERLEAVING)' ARRIERO_TEST_INTERLEAVING_S=$(INTERLEAVING_S) \
 		$(BIN)/python deploy/services run --only postgresql -- $(BIN)/python -m pytest -rP -n $(TEST_PROCESSES) --dist load \
 		tests/scheduler/test_interleavings.py tests/scheduler/test_interleavings_three.py $(PYTEST_ARGS)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,7 +71,9 @@ class Session:
         self.held = NOTHING
         """What the transaction that is open has done."""
         self.let_go = NOTHING
-        """What transactions held that were rolled back since the last step."""
+        """What transactions held that were rolled back, or in part, since the last step."""
+        self.transaction = 0
+        """Grows with each transaction, at its beginning and its end."""
         self._changed = changed
         self._go = threading.Semaphore(0)
         self._abandoned = False
@@ -82,6 +84,7 @@ class Session:
         event.listen(engine, "begin", self._on_begin)
         event.listen(engine, "commit", self._on_commit)
         event.listen(engine, "rollback", self._on_rollback)
+        event.listen(engine, "rollback_savepoint", self._on_rollback_savepoint)
 
     def start(self, name: str, work: Callable[[], object]) -> None:
         self.name, self.step, self.doing, self.error, self.result = name, None, None, None, None
@@ -153,14 +156,18 @@ class Session:
 
     def _on_begin(self, _connection) -> None:
         self.held = NOTHING
+        self.transaction += 1
 
     def _on_commit(self, _connection) -> None:
         done = self.held.changes()
         if done.modes:
-            self._stop("COMMIT", Footprint(done.modes, ends=True, keeps=True))
+            self._stop("COMMIT", replace(done, ends=True, keeps=True))
         self.held = NOTHING
+        self.transaction += 1
 
     def _on_rollback(self, connection) -> None:
+        if self._abandoned:
+            return
         held = Footprint(self.held.changes().modes, ends=True)
         broken = connection.connection.driver_connection.info.transaction_status != TransactionStatus.INTRANS
         if held.modes and not broken:
@@ -169,6 +176,11 @@ class Session:
             # PostgreSQL has let go already
             self.let_go = self.let_go.with_(held)
         self.held = NOTHING
+        self.transaction += 1
+
+    def _on_rollback_savepoint(self, _connection, _name, _context) -> None:
+        # which of them is not known here
+        self.let_go = self.let_go.with_(Footprint(self.held.changes().modes, ends=True))
 
 
 @dataclass(slots=True)
@@ -179,8 +191,24 @@ class Event:
     step: Step
     effect: Footprint
     """Of the step, and of the sessions that it let go on."""
+    transaction: int
+    """As of its session."""
     clock: list[int] = field(default_factory=list)
     """For each session, how many of its steps had to come before this one, itself included."""
+    waited: bool = False
+    """It wanted a row that another session had."""
+    beside: Mapping[int, int] = field(default_factory=dict)
+    """The transactions of the other sessions meanwhile."""
+
+    def matters_to(self, later: Event) -> bool:
+        """Whether it can matter that it came before a step of another session.
+
+        What two transactions hold while both are open is not the same, unless one of them has to wait; and where none has,
+        it does not matter to the other when one of them lets go.
+        """
+        is_open = later.step.footprint.ends or later.beside.get(self.session) == self.transaction
+        apart = is_open and not (self.waited or later.waited) and self.effect is self.step.footprint
+        return self.effect.depends_on(later.step.footprint, locks=not apart)
 
 
 class Stepper:
@@ -198,6 +226,8 @@ class Stepper:
         self.changed = threading.Condition()
         self.sessions = [Session(url, number, self.changed) for number in range(count)]
         self.active: Sequence[Session] = ()
+        self._blocked: set[int] = set()
+        """Sessions that wait for a lock."""
         self.events: list[Event] = []
         self._last: dict[int, Event] = {}
         plain = url.replace("postgresql+psycopg://", "postgresql://")
@@ -210,7 +240,7 @@ class Stepper:
 
     def start(self, works: Sequence[tuple[str, Callable[[Session], object]]]) -> None:
         """Begin an order; each session stops before its first step."""
-        self.events, self._last = [], {}
+        self.events, self._last, self._blocked = [], {}, set()
         self.active = self.sessions[: len(works)]
         for session, (name, work) in zip(self.active, works, strict=True):
             session.start(name, lambda session=session, work=work: work(session))
@@ -231,11 +261,18 @@ class Stepper:
         step = session.step
         assert step is not None
         waiting = [one for one in self.active if one.step is None and not one.has_ended]
-        happened = Event(number, step, step.footprint, self._clock(number, step.footprint))
+        beside = {one.number: one.transaction for one in self.active if one is not session}
+        happened = Event(number, step, step.footprint, session.transaction, beside=beside)
+        session.go_on()
+        if step.footprint.ends:
+            # nothing else lets a lock go, but for a transaction that fails
+            self._blocked.clear()
+        self._rest()
+        is_waiting = session.step is None and not session.has_ended
+        happened.waited = is_waiting or any(one.let_go.modes for one in self.active)
+        happened.clock = self._clock(happened)
         self.events.append(happened)
         self._last[number] = happened
-        session.go_on()
-        self._rest()
         for one in waiting:
             if one.step is not None or one.has_ended:
                 self._released(one, happened)
@@ -253,18 +290,20 @@ class Stepper:
         for session in self.active:
             session.join()
 
-    def _clock(self, number: int, what: Footprint) -> list[int]:
+    def _clock(self, happened: Event) -> list[int]:
         clock = [0] * len(self.active)
-        for event_ in self.events:
-            if event_.session == number or event_.effect.depends_on(what):
-                clock = [max(pair) for pair in zip(clock, event_.clock, strict=True)]
-        clock[number] += 1
+        for one in reversed(self.events):
+            if clock[one.session] >= one.clock[one.session]:
+                continue
+            if one.session == happened.session or one.matters_to(happened):
+                clock = [max(pair) for pair in zip(clock, one.clock, strict=True)]
+        clock[happened.session] += 1
         return clock
 
     def _released(self, session: Session, by: Event) -> None:
         """Note that a step let another session's statement through: that has happened after it."""
         blocked = self._last[session.number]
-        by.effect = by.effect.with_(Footprint(blocked.step.footprint.modes))
+        by.effect = by.effect.with_(blocked.step.footprint)
         blocked.clock[:] = [max(pair) for pair in zip(blocked.clock, by.clock, strict=True)]
 
     def _rest(self) -> None:
@@ -275,18 +314,21 @@ class Stepper:
         while True:
             with self.changed:
                 running = self._running()
-                if running and since is None:
+                if since is None and {one.number for one in running} - self._blocked:
                     self.changed.wait(0.002)
                     running = self._running()
-            if not running:
+            if any(one.let_go.modes for one in self.active):
+                self._blocked.clear()
+            still = frozenset(session.number for session in running)
+            if still <= self._blocked:
                 return
             waits = self._waits(running)
-            still = frozenset(session.number for session in running)
             if not all(session.pid in waits for session in running) or self._is_circle(running, waits):
                 since = None
             elif since is None or still != before:
                 since, before = time.monotonic(), still
             elif time.monotonic() - since > _DEADLOCK_CHECK_S:
+                self._blocked = set(still)
                 return
             else:
                 time.sleep(0.0005)

@@ -1,7 +1,8 @@
 """Finds the orders in which sessions can be stepped, each once, and runs them.
 
 Two orders are one if they differ only in neighbours that could as well come the other way round: steps that have no
-table in common, or do nothing to it that the other could notice (`interleaving_footprints`). Of each such class one
+table in common, or do nothing to it that the other could notice (`interleaving_footprints`), or that hold rows beside
+each other and have been seen not to want the same. Of each such class one
 order is run (dynamic partial-order reduction with sleep sets: Flanagan and Godefroid 2005). With a bound on
 pre-emptions, where a session is made to wait that could go on, sleep sets are left out and each place to switch is
 tried at the last switch before it too, so that the bound hides no order within it (Coons, Musuvathi, McKinley 2013).
@@ -10,6 +11,7 @@ tried at the last switch before it too, so that the bound hides no order within 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -102,21 +104,22 @@ class Search:
         self._frames: list[Frame] = []
         self.report = Report()
 
-    def explore(self, *, limit: int | None = None) -> Report:
-        """Run all orders, or ``limit`` of them.
+    def explore(self, *, seconds: float | None = None) -> Report:
+        """Run all orders, or those that so many seconds suffice for.
 
         Raises
         ------
         Failed
             With the order, at the first.
         """
+        until = None if seconds is None else time.monotonic() + seconds
         while True:
             self._run()
             self._find_races()
             if not self._next():
                 self.report.complete = True
                 return self.report
-            if limit is not None and self.report.orders >= limit:
+            if until is not None and time.monotonic() > until:
                 return self.report
 
     def sample(self, count: int, *, seed: str, preemptions: int = 2) -> Report:
@@ -206,17 +209,16 @@ class Search:
     def _find_races(self) -> None:
         """Note where another session could have come first, and it would have mattered."""
         events = self._stepper.events[: len(self._frames)]
+        last: dict[int, Event] = {}
         for later, event in enumerate(events):
             # what this session had seen when it came to this step
-            seen = [0] * len(self._works)
-            for one in events[:later]:
-                if one.session == event.session:
-                    seen = one.clock
+            seen = last[event.session].clock if event.session in last else [0] * len(self._works)
+            last[event.session] = event
             for earlier in range(later - 1, -1, -1):
                 other = events[earlier]
-                if other.session == event.session or not other.effect.depends_on(event.step.footprint):
+                if seen[other.session] >= other.clock[other.session]:
                     continue
-                if seen[other.session] < other.clock[other.session]:
+                if other.matters_to(event):
                     self._try_before(earlier, later, event.session)
                     break
 

@@ -18,7 +18,10 @@ ALL = os.environ.get("ARRIERO_TEST_INTERLEAVINGS") == "all"
 """Run every order; otherwise a few of most."""
 
 ONE = os.environ.get("ARRIERO_TEST_INTERLEAVING", "")
-"""One order to run, `attach+evaluate: 0x5 1x3`, as a failure names it."""
+"""What to run: some sessions, `attach+evaluate`, or one order of them, `attach+evaluate: 0x5 1x3`, as a failure names it."""
+
+SECONDS = float(os.environ.get("ARRIERO_TEST_INTERLEAVING_S") or 0)
+"""Orders are run so long and no longer, for each test; 0: until none is left."""
 
 PREEMPTIONS = int(os.environ.get("ARRIERO_TEST_PREEMPTIONS", "3"))
 """How often a session that could go on is made to wait, of three."""
@@ -27,7 +30,7 @@ TIMEOUT_S = 6 * 3600 if ALL else 120
 
 
 def chosen(names: Sequence[str]) -> bool:
-    """Whether these operations are to be run: all are, unless one order is asked for."""
+    """Whether these operations are to be run: all are, unless some are asked for."""
     return not ONE or ONE.partition(":")[0] == "+".join(names)
 
 
@@ -59,10 +62,10 @@ class Sites:
         )
         title = "+".join(names)
         try:
-            if ONE:
+            if ":" in ONE:
                 print(search.replay(order_of(ONE.partition(":")[2])))
-            elif ALL or drawn is None:
-                search.explore()
+            elif ALL or ONE or drawn is None:
+                search.explore(seconds=SECONDS or None)
             else:
                 search.sample(drawn, seed=title)
         except BaseException:
