@@ -18,10 +18,8 @@ from arriero.registry.services.rule_removal import remove_rule
 from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.services.rules import add_rules, get_rule
 from arriero.registry.states import Role, RuleGrouping, RuleState
-from arriero.scheduler.evaluate import Evaluator
 from arriero.scheduler.rule_engine import Engine
-from arriero.scheduler.testing import ScriptedMover
-from arriero.scheduler.transfer import TransferRunner
+from support.rule_desk import copy, evaluate
 from support.scheduling import replicas, requests, rules
 
 
@@ -33,14 +31,6 @@ def desk(catalogue, five_rses):
     catalogue.slac, catalogue.tier = five_rses
     catalogue.first = catalogue.collection("first", children=catalogue.files(10, at=[catalogue.slac]))
     return catalogue
-
-
-def evaluate(desk) -> None:
-    Evaluator(desk.context).run()
-
-
-def copy(desk) -> None:
-    TransferRunner(desk.context, make_mover=ScriptedMover).run()
 
 
 def added(desk, expression: str, copies: int = 1, **options) -> str:
