@@ -27,13 +27,16 @@ def test_a_password_costs_an_attacker_what_rfc_9106_asks_for():
         "from arriero.registry.services import authentication\n"
         f"print(authentication.hash_password({PASSWORD!r}))\n"
         "print(authentication._NOBODY)\n"
+        "try: authentication._HASHER.verify(authentication._NOBODY, 'nobody')\n"
+        "except authentication.VerificationError as error: print(error)\n"
     )
     printed = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout
-    hashes = printed.splitlines()
+    *hashes, said = printed.splitlines()
     assert len(hashes) == 2
     assert all(one.startswith("$argon2id$v=19$m=65536,t=3,p=4$") for one in hashes)
+    assert said == "The password does not match the supplied hash", "the work was done"
 
 
 @pytest.fixture
