@@ -197,7 +197,7 @@ def one_of(column: ColumnElement[Any], values: Select[Any]) -> ColumnElement[boo
 
 
 def look_up(
-    connection: Connection, rows: FromClause, table: Table, on: ColumnElement[bool]
+    connection: Connection, rows: FromClause, table: Table, on: ColumnElement[bool], *, outer: bool = False
 ) -> tuple[FromClause, Any]:
     """Join a table to rows by looking it up for each of them, whatever the planner expects of either.
 
@@ -207,6 +207,8 @@ def look_up(
         From which to go: a table, or a join of some.
     on
         Which rows of ``table`` belong to one of ``rows``; an index has to answer it.
+    outer
+        Also those of ``rows`` for which there are none.
 
     Returns
     -------
@@ -214,10 +216,10 @@ def look_up(
         The join, and the columns of ``table`` in it.
     """
     if not is_postgresql(connection):
-        return rows.join(table, on), table.c
+        return rows.join(table, on, isouter=outer), table.c
     # the offset keeps the planner from making a join of it, which it might begin at the other end
     found = select(table).where(on).correlate_except(table).offset(literal_column("0")).lateral()
-    return rows.join(found, true()), found.c
+    return rows.join(found, true(), isouter=outer), found.c
 
 
 def is_found(*conditions: ColumnElement[bool], of: Table) -> ColumnElement[bool]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, delete, exists, func, insert, literal, null, select, update
 
-from arriero.registry.dialect import among, id_rows, one_of
+from arriero.registry.dialect import among, id_rows, look_up, one_of
 from arriero.registry.schema.tables import (
     contents,
     dids,
@@ -25,9 +25,8 @@ from arriero.registry.store.evaluations import add_items
 from arriero.scheduler.evaluation_words import Scope, Window, is_due
 from arriero.scheduler.temporary import eval_items, eval_seen, eval_window
 
-_FEW = 64
 _MANY = 8192
-"""Datasets whose sizes are asked for at first, and at most."""
+"""Datasets of one chunk, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,7 @@ class _Sized:
     did_id: int
     after_file_id: int
     files: int
+    rows: int
 
 
 def add_retries(connection: Connection, rule_id: int) -> None:
@@ -201,43 +201,54 @@ def _take_stuck(connection: Connection, scope: Scope, limit: int, stuck_retry_s:
 
 
 def _take_datasets(connection: Connection, scope: Scope, limit: int) -> None:
-    sized = _sized(connection, scope, limit, _FEW)
-    if len(sized) == _FEW and (files := sum(one.files for one in sized)) < limit:
-        sized = _sized(connection, scope, limit, min(_MANY, _FEW * limit // max(files, 1)))
+    sized = _sized(connection, scope, limit)
     if not sized:
         return
     if sized[0].files > limit:
         _take_part(connection, sized[0], limit)
         return
-    whole: list[_Sized] = []
-    files = 0
-    for one in sized:
-        files += one.files
-        if files > limit:
-            break
-        whole.append(one)
-    _take_whole(connection, whole)
+    if sum(one.rows for one in sized) > limit:
+        # of the last one nobody knows how many there are beyond
+        sized.pop()
+    _take_whole(connection, sized[:_MANY])
 
 
-def _sized(connection: Connection, scope: Scope, limit: int, items: int) -> list[_Sized]:
-    """Datasets to look at, the oldest items first, with their numbers of files; those are counted up to the limit."""
-    first = (
-        select(evaluation_items.c.id, evaluation_items.c.did_id, evaluation_items.c.after_file_id)
+def _sized(connection: Connection, scope: Scope, limit: int) -> list[_Sized]:
+    """Datasets to look at, the oldest items first, with their numbers of files.
+
+    One more row than ``limit`` is read of all of them together, an empty one being a row too: the last is counted in
+    part only where so many were found.
+    """
+    of_the_item = and_(
+        contents.c.parent_id == evaluation_items.c.did_id,
+        contents.c.child_id > evaluation_items.c.after_file_id,
+    )
+    found, content = look_up(connection, evaluation_items, contents, of_the_item, outer=True)
+    rows = (
+        select(
+            evaluation_items.c.id,
+            evaluation_items.c.did_id,
+            evaluation_items.c.after_file_id,
+            content.child_id,
+        )
+        .select_from(found)
         .where(evaluation_items.c.rule_id == scope.rule_id, evaluation_items.c.kind == EvaluationItem.DATASET)
         .order_by(evaluation_items.c.id)
-        .limit(items)
-        .subquery("first")
+        .limit(limit + 1)
+        .subquery("rows")
     )
     counted = (
-        select(contents.c.child_id)
-        .where(contents.c.parent_id == first.c.did_id, contents.c.child_id > first.c.after_file_id)
-        .correlate(first)
-        .limit(limit + 1)
-        .subquery("counted")
+        select(
+            rows.c.id,
+            func.min(rows.c.did_id).label("did_id"),
+            func.min(rows.c.after_file_id).label("after_file_id"),
+            func.count(rows.c.child_id).label("files"),
+            func.count().label("rows"),
+        )
+        .group_by(rows.c.id)
+        .order_by(rows.c.id)
     )
-    files = select(func.count()).select_from(counted).scalar_subquery()
-    rows = connection.execute(select(first, files.label("files")).order_by(first.c.id))
-    return [_Sized(row.id, row.did_id, row.after_file_id, row.files) for row in rows]
+    return [_Sized(*row) for row in connection.execute(counted)]
 
 
 def _take_part(connection: Connection, one: _Sized, limit: int) -> None:
