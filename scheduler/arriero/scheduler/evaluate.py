@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select
 from arriero.registry.ports import Bell
 from arriero.registry.schema.base import now
 from arriero.registry.services.context import Context
-from arriero.registry.states import RuleState
+from arriero.registry.states import RESTING, RuleState
 from arriero.scheduler import evaluation_effects as effects
 from arriero.scheduler import evaluation_items as items
 from arriero.scheduler import evaluation_queue as queue
@@ -30,8 +30,6 @@ from arriero.scheduler.rse_catalogue import hold_rses, load_rses
 from arriero.scheduler.workers import TIME_BUDGET_S, never, take_turns, worker_name
 
 log = structlog.get_logger(__name__)
-
-_WAITS = (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
 
 SECOND_LOOK_S = 60.0
 """When a rule is looked at again that has just become STUCK, or whose locks have just begun to wait, seconds.
@@ -169,7 +167,7 @@ class Evaluator:
         if rule is None:
             # its evaluation and its items have gone with it
             return ChunkReport(0, 0, complete=True, state=None)
-        if rule.counts.state in _WAITS:
+        if rule.counts.state in RESTING:
             # its items stay: what was detached meanwhile is found by them alone when it goes on
             queue.finish(tx, held)
             return ChunkReport(0, 0, complete=True, state=None)

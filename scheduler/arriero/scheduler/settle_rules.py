@@ -7,7 +7,7 @@ from sqlalchemy import Connection, and_, case, func, or_, select
 
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import evaluations, locks, unplaced_groups
-from arriero.registry.states import LockState, RuleState
+from arriero.registry.states import RESTING, LockState
 from arriero.registry.store.evaluations import look_at_files, look_at_stuck
 from arriero.scheduler import rule_changes
 from arriero.scheduler.errors import RulesJoined
@@ -69,7 +69,7 @@ def settle_rules(
         unplaced = without_place.get(rule.id)
         # an evaluation that is to come knows what is not placed: it decides about a rule that seems complete
         left_to_it = rule.id in awaited and (awaited[rule.id] or not stuck)
-        keeps = left_to_it or rule.state in (RuleState.SUSPENDED, RuleState.WAITING_APPROVAL)
+        keeps = left_to_it or rule.state in RESTING
         changes.append(
             rule_changes.changed(
                 rule,

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    CompoundSelect,
     Connection,
     Integer,
     MetaData,
@@ -138,8 +139,8 @@ def _failed(connection: Connection, scope: Scope, stuck_retry_s: float) -> Selec
     )
 
 
-def _moves(connection: Connection, scope: Scope, stuck_retry_s: float) -> Select[Any]:
-    """Each of them with the best RSE for it, no two of one file to the same."""
+def _options(connection: Connection, scope: Scope, stuck_retry_s: float) -> CompoundSelect[Any]:
+    """RSEs for each of them, with a rank."""
     failed = _failed(connection, scope, stuck_retry_s).subquery("failed")
     # what is there already, or on its way, needs no copy
     present, there = look_up(connection, failed, replicas, replicas.c.file_id == failed.c.file_id)
@@ -166,7 +167,12 @@ def _moves(connection: Connection, scope: Scope, stuck_retry_s: float) -> Select
             ),
         )
     )
-    option = by_presence.union_all(by_policy).subquery("option")
+    return by_presence.union_all(by_policy)
+
+
+def _moves(connection: Connection, scope: Scope, stuck_retry_s: float) -> Select[Any]:
+    """Each of them with the best RSE for it, no two of one file to the same."""
+    option = _options(connection, scope, stuck_retry_s).subquery("option")
     failed_there = is_found(
         request_history.c.file_id == option.c.file_id,
         request_history.c.destination_id == option.c.to_id,
