@@ -28,8 +28,8 @@ from arriero.registry.store.streaming import streamed
 
 MAX_REASON_CHARACTERS = 2000
 
-_RECENT_S = 600.0
-"""Declarations younger than this may be of two transactions that did not see each other, seconds."""
+_RECENT_S = 86400.0
+"""Declarations younger than this may be of two transactions that did not see each other, seconds; no sweep is down for longer."""
 
 
 def sweep_losses(context: Context, *, limit: int = 1000) -> int:
