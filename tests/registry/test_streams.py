@@ -25,7 +25,7 @@ from arriero.registry.database import Database
 from arriero.registry.services.bootstrap import bootstrap
 from support.database import migrated_database
 from support.installation import Process, installation
-from support.server import PASSWORD, ROOT, quick_passwords
+from support.server import PASSWORD, ROOT
 from support.services import drop_database
 
 LARGE, MEDIUM = 300_000, 20_000
@@ -106,8 +106,7 @@ def served(services, tmp_path_factory) -> Iterator[Served]:
     directory = tmp_path_factory.mktemp("streams")
     url = migrated_database(services, "postgresql", directory)
     database = Database(url)
-    with quick_passwords():
-        bootstrap(database, ROOT, PASSWORD)
+    bootstrap(database, ROOT, PASSWORD)
     with database.transaction() as connection:
         sizes = {"count": LARGE, "medium": MEDIUM}
         connection.execute(

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from argon2 import PasswordHasher
 
 from arriero.registry.app import create_app
 from arriero.registry.client import RegistryClient
 from arriero.registry.database import Database
 from arriero.registry.ports import SilentDoorbell
-from arriero.registry.services import authentication
 from arriero.registry.services.bootstrap import bootstrap
 from arriero.registry.services.context import Context
 from arriero.registry.settings import Settings
@@ -27,19 +25,6 @@ from support.services import Services, drop_database
 
 ROOT = "root"
 PASSWORD = "correct horse battery staple"
-
-
-QUICK_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-"""A password costs what it should in production only: here it would take longer than most tests."""
-
-
-@contextmanager
-def quick_passwords() -> Iterator[None]:
-    """Have passwords of this process hashed and verified quickly."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(authentication, "_HASHER", QUICK_HASHER)
-        patch.setattr(authentication, "_NOBODY", QUICK_HASHER.hash("nobody"))
-        yield
 
 
 class RunningRegistry:
@@ -65,7 +50,7 @@ class RunningRegistry:
 
 @contextmanager
 def running_registry(
-    services: Services | None, kind: str, directory: Path, **settings: object
+    services: Services, kind: str, directory: Path, **settings: object
 ) -> Iterator[RunningRegistry]:
     """Run a registry on a fresh database of `kind` with the account root.
 
@@ -74,13 +59,6 @@ def running_registry(
     settings
         Fields of `Settings` that differ from the default.
     """
-    assert services is not None
-    with quick_passwords(), _served(services, kind, directory, **settings) as registry:
-        yield registry
-
-
-@contextmanager
-def _served(services: Services, kind: str, directory: Path, **settings: object) -> Iterator[RunningRegistry]:
     database_url = migrated_database(services, kind, directory)
     database = Database(database_url)
     bootstrap(database, ROOT, PASSWORD)
