@@ -33,9 +33,17 @@ MAKERS: dict[str, Callable[[Path], Server]] = {
 VARIABLES = {"slac": "XROOTD_SLAC", "in2p3": "XROOTD_IN2P3"}
 
 
-def new_directory(prefix: str) -> Path:
-    """Create a temporary directory that the servers' accounts can reach."""
-    directory = Path(tempfile.mkdtemp(prefix=prefix))
+def new_directory(prefix: str, parent: Path | None = None) -> Path:
+    """Create a temporary directory that the servers' accounts can reach.
+
+    Parameters
+    ----------
+    prefix
+        How its name begins.
+    parent
+        Where; by default where temporary files go.
+    """
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     directory.chmod(0o755)
     return directory
 
@@ -147,9 +155,15 @@ def claim(directory: Path) -> None:
         (directory / "owner.json").write_text(json.dumps(asdict(identity)))
 
 
-def remove_abandoned(prefix: str) -> None:
-    """End and remove what processes that died without a farewell have claimed and left running."""
-    for owner in Path(tempfile.gettempdir()).glob(f"{prefix}*/owner.json"):
+def remove_abandoned(prefix: str, parent: Path | None = None) -> None:
+    """End and remove what processes that died without a farewell have claimed and left running.
+
+    Parameters
+    ----------
+    prefix, parent
+        As for `new_directory`.
+    """
+    for owner in (parent or Path(tempfile.gettempdir())).glob(f"{prefix}*/owner.json"):
         try:
             if owner.parent.stat().st_uid != geteuid():
                 continue

@@ -41,7 +41,7 @@ class Template:
         """Its directory, and the name of its database, to which nobody is connected."""
         server = self._services.postgresql
         with pytest.MonkeyPatch.context() as patch:
-            url = registry_url(server.create_database(), self._directory, patch)
+            url = registry_url(self._services.databases.create(), self._directory, patch)
             create_repository(str(self._directory / "postgresql"), "LSSTComCam", registry_db=url)
         database = url.rpartition("/")[2]
         server.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
@@ -67,7 +67,7 @@ def template(services: Services, tmp_path_factory: pytest.TempPathFactory) -> It
     template = Template(services, tmp_path_factory.mktemp("repositories"))
     yield template
     if "postgresql" in vars(template):
-        services.postgresql.drop_database(template.postgresql[1])
+        services.databases.drop(template.postgresql[1])
 
 
 @pytest.fixture
@@ -78,9 +78,9 @@ def registry_db(
     if database_kind == "sqlite":
         yield None
         return
-    url = services.postgresql.create_database()
+    url = services.databases.create()
     yield registry_url(url, tmp_path, monkeypatch)
-    services.postgresql.drop_database(url)
+    services.databases.drop(url)
 
 
 @pytest.fixture
@@ -96,13 +96,13 @@ def repository(
         yield copied(template.sqlite, tmp_path)
         return
     original, database = template.postgresql
-    url = services.postgresql.create_database(template=database)
+    url = services.databases.create(template=database)
     uri = copied(original, tmp_path)
     config = tmp_path / "repo" / "butler.yaml"
     config.write_text(config.read_text().replace(database, url.rpartition("/")[2]))
     registry_url(url, tmp_path, monkeypatch)
     yield uri
-    services.postgresql.drop_database(url)
+    services.databases.drop(url)
 
 
 @pytest.fixture

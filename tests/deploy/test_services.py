@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from servicelib.postgresql import PostgreSQL
 from servicelib.server import WebDavServer
 from servicelib.wsgidav import WsgiDav
 from servicelib.xrootd import XRootD
@@ -125,18 +126,21 @@ def test_a_second_handle_ends_what_the_first_started(services: Services) -> None
 
 
 def test_postgresql_keeps_what_it_commits_and_lets_tests_add_extensions(services: Services) -> None:
-    url = services.postgresql.create_database()
+    server = PostgreSQL(services.directory, "default-settings")
+    server.start()
+    url = server.create_database()
     with psycopg.connect(url, autocommit=True) as connection:
         assert connection.execute("SHOW fsync").fetchone() == ("on",)
         connection.execute("CREATE EXTENSION btree_gist")
         connection.execute("CREATE TABLE mules (name text)")
-    copy = services.postgresql.create_database(template=url.rpartition("/")[2])
+    copy = server.create_database(template=url.rpartition("/")[2])
     with psycopg.connect(copy) as connection:
         assert connection.execute("SELECT count(*) FROM mules").fetchone() == (0,)
-    services.postgresql.drop_database(copy)
-    services.postgresql.drop_database(url)
+    server.drop_database(copy)
+    server.drop_database(url)
     with pytest.raises(psycopg.OperationalError, match="does not exist"):
         psycopg.connect(url)
+    server.stop()
 
 
 def test_redis_forgets_when_told_and_asks_for_its_password(services: Services) -> None:

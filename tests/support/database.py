@@ -40,7 +40,7 @@ def migrated_database(services: Services, kind: str, directory: Path) -> str:
         target = directory / f"registry-{uuid.uuid4().hex[:8]}.db"
         shutil.copyfile(_sqlite_template(services), target)
         return f"sqlite:///{target}"
-    return services.postgresql.create_database(template=_postgresql_template(services))
+    return services.databases.create(template=_postgresql_template(services))
 
 
 def _sqlite_template(services: Services) -> str:

@@ -23,10 +23,13 @@ from servicelib.server import Server, WebDavServer
 from servicelib.stack import Stack, claim, new_directory, remove_abandoned
 from servicelib.wsgidav import WsgiDav
 from servicelib.xrootd import XRootD
+from support.pg_databases import Databases
 
 PREFIX = "arriero-pytest-"
 
 S = TypeVar("S", bound=Server)
+
+_TO_DISK = ("fsync", "full_page_writes")
 
 
 class Services:
@@ -55,7 +58,15 @@ class Services:
 
     @cached_property
     def postgresql(self) -> PostgreSQL:
-        return self._started("postgresql", PostgreSQL)
+        """A server that forces nothing to the disk: no test cuts the power, and a killed server loses nothing by it."""
+        server = self._started("postgresql", PostgreSQL)
+        _configure(server, *(f"SET {name} = off" for name in _TO_DISK))
+        return server
+
+    @cached_property
+    def databases(self) -> Databases:
+        """Databases of that server for tests."""
+        return Databases(self.postgresql, PREFIX)
 
     @cached_property
     def redis(self) -> Redis:
@@ -85,6 +96,10 @@ class Services:
 
     def close(self) -> None:
         """End the servers that this session started."""
+        if "databases" in self.__dict__:
+            self.databases.close()
+        if "postgresql" in self.__dict__:
+            _configure(self.postgresql, *(f"RESET {name}" for name in _TO_DISK))
         if "_own" in self.__dict__:
             self._own.remove()
 
@@ -96,6 +111,12 @@ class Services:
         assert isinstance(server, kind)
         server.start()
         return server
+
+
+def _configure(server: PostgreSQL, *settings: str) -> None:
+    for one in settings:
+        server.sql(f"ALTER SYSTEM {one}")
+    server.sql("SELECT pg_reload_conf()")
 
 
 def fresh_database(services: Services, kind: str, tmp_path: Path, *, template: str | None = None) -> str:
@@ -117,13 +138,13 @@ def fresh_database(services: Services, kind: str, tmp_path: Path, *, template: s
     """
     if kind == "sqlite":
         return f"sqlite:///{tmp_path / 'registry.db'}"
-    return services.postgresql.create_database(template=template)
+    return services.databases.create(template=template)
 
 
 def drop_database(services: Services, url: str) -> None:
     """Remove a database that `fresh_database` created."""
     if url.startswith("postgresql"):
-        services.postgresql.drop_database(url)
+        services.databases.drop(url)
 
 
 def _is_first_process() -> bool:
