@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from support import forked
 from support.server import PASSWORD, ROOT, RunningRegistry, running_registry
 from support.services import Services
+
+forked.preload("rucio.cli.bin_legacy.rucio", "rucio.cli.command")
 
 CONFIGURATION = """[client]
 rucio_host = {url}
@@ -56,28 +59,36 @@ class Official:
 
     def cli(self, *arguments: str, account: str = ROOT, expect: int = 0) -> str:
         """Run `rucio` as a person would, and give what it wrote."""
-        return self._run([str(Path(sys.executable).with_name("rucio")), *arguments], account, expect)
+        done = forked.run(
+            [str(Path(sys.executable).with_name("rucio")), *arguments],
+            env=self._environment(account),
+            directory=self.directory,
+            timeout=60,
+        )
+        return self._said(done, expect)
 
     def shell(self, script: str, account: str = ROOT, expect: int = 0, **variables: str) -> str:
         """Run lines of a document in a shell, as written there."""
-        return self._run(["bash", "-e", "-u", "-c", script], account, expect, **variables)
-
-    def _run(self, command: list[str], account: str, expect: int, **variables: str) -> str:
-        environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "RUCIO_CONFIG": str(self.configuration(account)),
-            "COLUMNS": "300",
-            **variables,
-        }
         done = subprocess.run(
-            command,
-            env=environment,
+            ["bash", "-e", "-u", "-c", script],
+            env={**self._environment(account), **variables},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
+        return self._said(done, expect)
+
+    def _environment(self, account: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "RUCIO_CONFIG": str(self.configuration(account)),
+            "COLUMNS": "300",
+        }
+
+    @staticmethod
+    def _said(done: subprocess.CompletedProcess[str], expect: int) -> str:
         said = done.stdout + done.stderr
         assert done.returncode == expect, said
         return said
