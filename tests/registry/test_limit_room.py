@@ -93,3 +93,26 @@ def test_a_set_is_found_if_there_is_one(left, shared, size, copies, seed):
 def test_a_thousand_copies_on_ten_thousand_rses_cost_no_search():
     measured = room({}, (set(range(5000)), 10**18))
     assert measured.take(Demand(1, 1000, range(10_000)))
+
+
+@given(
+    left=st.dictionaries(st.integers(0, 4), st.integers(-5, 40), max_size=5),
+    shared=st.lists(st.tuples(st.sets(st.integers(0, 4), min_size=1), st.integers(-5, 80)), max_size=3),
+    sizes=st.lists(st.integers(0, 20), max_size=4),
+    copies=st.integers(1, 5),
+    places=st.randoms(use_true_random=False),
+)
+def test_what_fits_anywhere_fits_wherever_it_is_put(left, shared, sizes, copies, places):
+    measured = room(left, *shared)
+    if measured.takes_anywhere(sum(sizes), copies):
+        for size in sizes:
+            chosen = places.sample(range(5), copies)
+            assert measured.take(Demand(size, copies, chosen))
+
+
+def test_what_does_not_fit_somewhere_does_not_fit_anywhere():
+    assert room({}).takes_anywhere(10**18, 9)
+    assert room({A: 10}, ({A, B}, 20)).takes_anywhere(10, 2)
+    assert not room({A: 9}).takes_anywhere(10, 1)
+    assert not room({}, ({A, B}, 19)).takes_anywhere(10, 2)
+    assert not room({A: -1}).takes_anywhere(0, 1)

@@ -1,7 +1,8 @@
 """What the account of a rule may still use, while its files are placed: over-quota RSEs drop out (DESIGN section 5).
 
 Whether the rule fits at all was measured when it was added; by now others may have been placed. Two evaluations for the
-same account measure one after the other. Accounts without limits cost one statement.
+same account measure one after the other. Accounts without limits cost one statement, and only those that are near
+one are measured file by file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -88,8 +89,14 @@ class Quota:
         return replace(candidate, barred=said)
 
 
-def quota_of(tx: Connection, rule: RuleFacts) -> Quota | None:
-    """Measure what is left to the account of a rule; None where it has no limits, or the rule ignores them."""
+def quota_of(tx: Connection, rule: RuleFacts, coming: int) -> Quota | None:
+    """Measure what is left to the account of a rule; None where no limit can matter.
+
+    Parameters
+    ----------
+    coming
+        Bytes that are to be placed, without their copies.
+    """
     if rule.ignore_limits:
         return None
     account = store.hold_account(tx, rule.account_id)
@@ -98,7 +105,15 @@ def quota_of(tx: Connection, rule: RuleFacts) -> Quota | None:
     store.lock_spending(tx, rule.account_id)
     # they begin with the account's rules, not with the files of a chunk
     join_as_planned(tx)
-    room = measure_room(tx, rule.account_id, load_rses(tx))
-    held = {} if rule.scope.by_file else groups.held_bytes(tx, rule.scope, rule.account_id)
+    quota = _measured(tx, rule, account.name, coming)
     join_as_written(tx)
-    return Quota(account.name, room, held)
+    return quota
+
+
+def _measured(tx: Connection, rule: RuleFacts, account: str, coming: int) -> Quota | None:
+    known = load_rses(tx)
+    if measure_room(tx, rule.account_id, known, roughly=True).takes_anywhere(coming, rule.scope.copies):
+        return None
+    room = measure_room(tx, rule.account_id, known)
+    held = {} if rule.scope.by_file else groups.held_bytes(tx, rule.scope, rule.account_id)
+    return Quota(account, room, held)

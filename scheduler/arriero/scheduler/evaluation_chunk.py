@@ -5,7 +5,7 @@ out at once. One place for both, so that a plan is what happens.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -108,8 +108,7 @@ def _place(tx: Connection, rule: RuleFacts, eligible: Eligible, window: Window, 
 
 def _spread(tx: Connection, rule: RuleFacts, eligible: Eligible) -> Sequence[Slot]:
     copies, fault = rule.scope.copies, eligible.fault
-    quota = quota_of(tx, rule)
-    weights = eligible.weights if quota is None else quota.without_full(eligible.weights)
+    weights = _weights(tx, rule, eligible)
     if fault is None and len(weights) < copies:
         fault = f"limits of the account leave {len(weights)} RSEs for {copies} copies"
     if fault is not None:
@@ -119,9 +118,14 @@ def _spread(tx: Connection, rule: RuleFacts, eligible: Eligible) -> Sequence[Slo
     return spread(weights, copies, seed=rule.seed)
 
 
+def _weights(tx: Connection, rule: RuleFacts, eligible: Eligible) -> Mapping[int, float]:
+    """Weights of the RSEs that can be chosen from, but of those where the account may add nothing."""
+    quota = quota_of(tx, rule, coming=1)
+    return eligible.weights if quota is None else quota.without_full(eligible.weights)
+
+
 def _move_stuck(tx: Connection, rule: RuleFacts, eligible: Eligible, settings: Settings) -> None:
-    quota = quota_of(tx, rule)
-    weights = eligible.weights if quota is None else quota.without_full(eligible.weights)
+    weights = _weights(tx, rule, eligible)
     move_stuck(tx, rule.scope, weights=weights, seed=rule.seed, stuck_retry_s=settings.stuck_retry_s)
 
 
@@ -131,7 +135,7 @@ def _place_new_groups(tx: Connection, rule: RuleFacts, eligible: Eligible, obser
     if not groups.find_new_groups(tx, scope):
         return 0
     measured = groups.measure_groups(tx, scope, presence=eligible.fault is None)
-    quota = None if eligible.fault is not None else quota_of(tx, rule)
+    quota = None if eligible.fault is not None else quota_of(tx, rule, sum(group.bytes for group in measured))
     refused: dict[int, tuple[str, str]] = {}
     chosen: list[tuple[int, int, str]] = []
     room = {one.rse_id: one for one in eligible.candidates}

@@ -69,6 +69,12 @@ class Room:
         """Bytes that may still be added at one RSE, by its own limit and those that it shares."""
         return min([self._left(rse_id), *(one.left for one in self._over(rse_id))])
 
+    def takes_anywhere(self, size: int, copies: int) -> bool:
+        """Whether so many bytes fit with all their copies, wherever these go."""
+        return all(left >= size for left in self.left.values()) and all(
+            one.left >= size * copies for one in self.shared
+        )
+
     def _left(self, rse_id: int) -> float:
         return self.left.get(rse_id, float("inf"))
 

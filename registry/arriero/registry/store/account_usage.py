@@ -55,6 +55,20 @@ def usage_of(connection: Connection, account_id: int) -> dict[int, Usage]:
     return {rse_id: Usage(int(files), int(size)) for rse_id, files, size in connection.execute(query)}
 
 
+def locked_bytes(connection: Connection, account_id: int) -> dict[int, int]:
+    """Bytes of all locks of an account's rules, by id of the RSE: what several of them hold counts several times.
+
+    Never less than `usage_of`, and an order of magnitude cheaper.
+    """
+    query = (
+        select(locks.c.rse_id, func.sum(locks.c.bytes))
+        .join(rules, rules.c.id == locks.c.rule_id)
+        .where(rules.c.account_id == account_id)
+        .group_by(locks.c.rse_id)
+    )
+    return {rse_id: int(size) for rse_id, size in connection.execute(query)}
+
+
 def rules_to_come(connection: Connection, account_id: int) -> Sequence[RowMapping]:
     """Rules of an account that were added and have not got all their locks yet, in the order of their ids."""
     query = (
