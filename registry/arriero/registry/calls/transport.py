@@ -80,7 +80,7 @@ class Transport:
         self._timeout = timeout
         self._http = httpx2.Client(
             timeout=httpx2.Timeout(timeout, connect=min(timeout, 10)),
-            verify=_trust(ca_bundle),
+            verify=_trust(self.url, ca_bundle),
             limits=httpx2.Limits(keepalive_expiry=_KEEPALIVE_S),
             headers={"User-Agent": "arriero"},
             follow_redirects=False,
@@ -294,11 +294,12 @@ def _quoted(part: str) -> str:
     return part.replace(".", "%2E") if part in {".", ".."} else quote_plus(part)
 
 
-def _trust(ca_bundle: Path | None) -> Any:
+def _trust(url: str, ca_bundle: Path | None) -> Any:
     import ssl
 
     if ca_bundle is None:
-        return True
+        # without TLS there is nobody to trust: reading the system's certificates takes longer than a call
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if url.startswith("http:") else True
     try:
         return ssl.create_default_context(
             cafile=None if ca_bundle.is_dir() else str(ca_bundle),
