@@ -11,7 +11,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lint docs docs-conformance test model test-quick chaos interleavings fuzz bench-registry bench-rules lock clean
+.PHONY: help venv demo lint lint-types lint-others docs docs-conformance test model test-quick chaos interleavings fuzz bench-registry bench-rules lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,12 +25,17 @@ $(INSTALLED): requirements.lock pyproject.toml deploy/venv
 demo: venv ## the whole way of a file on this machine, shown live (DEMO_ARGS="--keep" leaves it running)
 	@$(BIN)/python deploy/demo/run.py $(DEMO_ARGS)
 
-lint: venv ## ruff, mypy --strict, import-linter
-	$(BIN)/ruff check --quiet .
-	$(BIN)/ruff format --quiet --check .
+lint: venv ## ruff, mypy --strict, import-linter, and whether the generated pages are current
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint-types lint-others
+
+lint-types:
 	$(BIN)/mypy
 	MYPYPATH=deploy $(BIN)/mypy --package servicelib
 	MYPYPATH=deploy:benchmarks $(BIN)/mypy --package benchlib
+
+lint-others:
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/generate.py --check
 
