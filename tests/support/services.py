@@ -188,7 +188,26 @@ def database_url(empty_database: str) -> str:
 
 
 _LONGEST = frozenset(
-    {"test_soak.py", "test_main_job.py", "test_model.py", "test_interleavings.py", "test_streams.py"}
+    {
+        "test_app.py",
+        "test_bad_input.py",
+        "test_butler_writer.py",
+        "test_evaluation_work.py",
+        "test_hostile_input.py",
+        "test_hostile_names.py",
+        "test_interleavings.py",
+        "test_interleavings_three.py",
+        "test_main_job.py",
+        "test_model.py",
+        "test_resting_items.py",
+        "test_rubin_register.py",
+        "test_rucio_register.py",
+        "test_soak.py",
+        "test_streams.py",
+        "test_together.py",
+        "test_up.py",
+        "test_upload_download.py",
+    }
 )
 """Files of few tests that take long: begun last, one process would wait for the other."""
 
