@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select
 from arriero.registry.ports import Bell
 from arriero.registry.schema.base import now
 from arriero.registry.services.context import Context
-from arriero.registry.states import RESTING, RuleState
+from arriero.registry.states import RESTING, LockState, RuleState
 from arriero.scheduler import evaluation_effects as effects
 from arriero.scheduler import evaluation_items as items
 from arriero.scheduler import evaluation_queue as queue
@@ -181,10 +181,12 @@ class Evaluator:
         placed = effects.carry_out(
             tx, rule.scope, chunk.window, activity=rule.activity, priority=rule.priority
         )
-        effects.let_go(tx, purge=rule.purge)
+        if not chunk.window.is_fresh:
+            effects.let_go(tx, purge=rule.purge)
         chunk.dropped.update(placed.deltas)
         complete = not items.are_left(tx, rule.scope)
-        code, reason = stuck_reason(tx, held.rule_id)
+        stuck = rule.counts.counts[LockState.STUCK] + chunk.dropped[LockState.STUCK]
+        code, reason = stuck_reason(tx, held.rule_id) if stuck else (None, None)
         change = rule_changes.changed(
             rule.counts,
             chunk.dropped,
