@@ -107,7 +107,7 @@ def test_registering_and_evaluating_at_once_do_not_deadlock(night, monkeypatch):
     catalogue.wake(night.rule)
     evaluator = Evaluator(night.context)
     held = evaluator._claim()
-    conclude = evaluate_module.stuck_reason
+    conclude = evaluate_module.unplaced_reason
     begun = threading.Event()
 
     def late(*args):
@@ -125,7 +125,7 @@ def test_registering_and_evaluating_at_once_do_not_deadlock(night, monkeypatch):
 
         return run(self, once, **options)
 
-    monkeypatch.setattr(evaluate_module, "stuck_reason", late)
+    monkeypatch.setattr(evaluate_module, "unplaced_reason", late)
     monkeypatch.setattr(Database, "run", counted)
     with meanwhile(lambda: evaluator.evaluate(held)):
         assert begun.wait(10)
