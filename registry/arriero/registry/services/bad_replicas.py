@@ -121,6 +121,14 @@ class Declaration:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Sayer:
+    """Who says something of replicas: an account, or Arriero itself."""
+
+    account: str | None = None
+    account_id: int | None = None
+
+
 class RulesCame(Exception):
     """A rule has come to one of the replicas before they were held."""
 
@@ -241,22 +249,55 @@ def _declare_found(
     places: dict[tuple[int, int], int] = {}
     for row in found:
         places.setdefault((row["file_id"], row["rse_id"]), row["place"])
+    count, faults = declare_keys(connection, places, declaration, Sayer(actor.account, actor.account_id))
+    return count, [(places[row["file_id"], row["rse_id"]], row["rse"], fault) for row, fault in faults]
+
+
+def declare_keys(
+    connection: Connection,
+    keys: Iterable[tuple[int, int]],
+    declaration: Declaration,
+    said_by: Sayer,
+    *,
+    still: Callable[[Connection], Sequence[int]] | None = None,
+) -> tuple[int, list[tuple[RowMapping, str]]]:
+    """Declare replicas, each named once by file and RSE, whoever says it has the right to.
+
+    Parameters
+    ----------
+    connection
+        Within a transaction that has begun, by `retried`; ring the bell after the commit.
+    still
+        Asked when the replicas are held: the places (in ``keys``, from 0) of those that are not to be declared after all.
+
+    Returns
+    -------
+    tuple
+        How many were declared, and those that could not be, with why.
+
+    Raises
+    ------
+    RulesCame
+        Begin anew.
+    """
     # numbered anew: a PFN below a prefix that RSEs share is several replicas
-    sets.keep_only(connection, ((number, *key) for number, key in enumerate(places)))
+    sets.keep_only(connection, ((number, *key) for number, key in enumerate(keys)))
     is_bad = declaration.state is BadReplicaState.BAD
     held = sets.hold_rules(connection) if is_bad else frozenset()
     sets.hold_replicas(connection)
     if is_bad and sets.rules_with_locks(connection) - held:
         raise RulesCame
+    if still is not None:
+        sets.forget(connection, still(connection))
     rows = sets.found_replicas(connection)
     faults = [(row, fault) for row in rows if (fault := declaration.fault(row["state"]))]
     sets.forget(connection, [row["place"] for row, _ in faults])
     refused = {row["place"] for row, _ in faults}
     chosen = [row for row in rows if row["place"] not in refused]
     if chosen:
-        _take_effect(connection, actor, declaration)
+        _take_effect(connection, said_by, declaration)
         _tell(connection, declaration.state, chosen, declaration.sentence)
-    return len(chosen), [(places[row["file_id"], row["rse_id"]], row["rse"], fault) for row, fault in faults]
+    return len(chosen), faults
 
 
 def _first_of_each(found: Iterable[RowMapping]) -> dict[tuple[str, str, str], str]:
@@ -266,16 +307,16 @@ def _first_of_each(found: Iterable[RowMapping]) -> dict[tuple[str, str, str], st
     return first
 
 
-def _take_effect(connection: Connection, actor: Actor, declaration: Declaration) -> None:
+def _take_effect(connection: Connection, said_by: Sayer, declaration: Declaration) -> None:
     store.declare(
         connection,
         declaration.state,
         reason=declaration.reason,
-        account_id=actor.account_id,
+        account_id=said_by.account_id,
         expires_at=declaration.expires_at,
     )
     if declaration.state is BadReplicaState.BAD:
-        store.stop_locks(connection, declaration.sentence, account=actor.account)
+        store.stop_locks(connection, declaration.sentence, account=said_by.account)
     if declaration.state in _DECLARED:
         code = store.BAD_REPLICA if declaration.state is BadReplicaState.BAD else declaration.state.lower()
         store.set_state(connection, _DECLARED[declaration.state], code=code, reason=declaration.sentence)

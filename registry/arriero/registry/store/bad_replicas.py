@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Integer,
     Select,
     and_,
     case,
@@ -47,7 +48,7 @@ def declare(
     state: BadReplicaState,
     *,
     reason: str | None,
-    account_id: int,
+    account_id: int | None,
     expires_at: datetime | None,
 ) -> None:
     """Write a declaration against each staged replica, all with one instant: they are one incident."""
@@ -57,7 +58,7 @@ def declare(
         staged_replicas.c.rse_id,
         literal(state.value),
         cast(literal(reason), Text),
-        literal(account_id),
+        cast(literal(account_id), Integer),
         literal(expires_at, UtcDateTime()) if expires_at else null(),
         instant,
         instant,
@@ -142,7 +143,7 @@ def set_state(
     )
 
 
-def stop_locks(connection: Connection, reason: str, *, account: str) -> None:
+def stop_locks(connection: Connection, reason: str, *, account: str | None) -> None:
     """Have the locks on the staged replicas STUCK, with the counts, states and history of their rules.
 
     Parameters
@@ -150,7 +151,7 @@ def stop_locks(connection: Connection, reason: str, *, account: str) -> None:
     reason
         Why.
     account
-        Who said so.
+        Who said so; None: Arriero itself.
     """
     per_rule = (
         select(
@@ -166,7 +167,7 @@ def stop_locks(connection: Connection, reason: str, *, account: str) -> None:
     history = select(
         rules.c.uuid,
         now(),
-        literal(account),
+        cast(literal(account), Text),
         cast(rules.c.state, Text),
         literal(RuleState.STUCK.value),
         literal(BAD_REPLICA),
