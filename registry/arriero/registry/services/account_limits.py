@@ -5,7 +5,7 @@ what those that are not placed yet will lock.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping
@@ -138,10 +138,9 @@ class _Measured:
     rses: Mapping[str, Rse]
     index: RseIndex
     sizes: Mapping[int, int]
-    held: Mapping[int, Mapping[int, int]]
 
     def demand(self, did_id: int, did_type: DidType, spec: RuleSpec | RowMapping) -> Demand:
-        """Say what a rule on a DID needs."""
+        """Say what a rule on a DID needs, as if nothing were held yet."""
         rule = spec if not isinstance(spec, RuleSpec) else _as_row(spec)
         candidates = [
             rse.id
@@ -155,7 +154,6 @@ class _Measured:
             bytes=self.sizes.get(did_id, 0),
             copies=rule["copies"],
             rse_ids=candidates,
-            held=self.held.get(did_id, {}),
             divisible=apart and did_type is not DidType.FILE,
         )
 
@@ -208,19 +206,27 @@ def require_room(
     to_come = usage_store.rules_to_come(connection, account_id)
     roots = [row["id"] for row in targets] + [row["did_id"] for row in to_come]
     known = load_rses(connection)
-    measured = _Measured(
-        known,
-        index_of(known),
-        usage_store.sizes_below(connection, roots),
-        usage_store.held_below(connection, account_id, roots),
-    )
-    room = measure_room(connection, account_id, measured.rses)
-    for rule in to_come:
-        room.force(measured.demand(rule["did_id"], rule["did_type"], rule))
-    for target in targets:
-        demand = measured.demand(target["id"], target["type"], spec)
+    measured = _Measured(known, index_of(known), usage_store.sizes_below(connection, roots))
+    coming = [measured.demand(rule["did_id"], rule["did_type"], rule) for rule in to_come]
+    asked = [measured.demand(target["id"], target["type"], spec) for target in targets]
+    if _fits_anyhow(measure_room(connection, account_id, known, roughly=True), [*coming, *asked]):
+        return
+    held = usage_store.held_below(connection, account_id, roots)
+    room = measure_room(connection, account_id, known)
+    for rule, demand in zip(to_come, coming, strict=True):
+        room.force(replace(demand, held=held.get(rule["did_id"], {})))
+    for target, one in zip(targets, asked, strict=True):
+        demand = replace(one, held=held.get(target["id"], {}))
         if not room.take(demand):
-            raise _no_room(account.name, target, demand, room, measured.rses)
+            raise _no_room(account.name, target, demand, room, known)
+
+
+def _fits_anyhow(room: Room, demands: Sequence[Demand]) -> bool:
+    """Whether demands fit wherever their files go, even if nothing of them is held yet."""
+    copies = max((one.copies for one in demands), default=1)
+    if any(len(one.rse_ids) < one.copies for one in demands):
+        return False
+    return room.takes_anywhere(sum(one.bytes for one in demands), copies)
 
 
 def measure_room(
