@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import Connection
 
 from arriero.registry.database import Database
+from arriero.registry.dialect import join_as_written
 from arriero.registry.errors import Busy
 from arriero.scheduler import rule_events
 from arriero.scheduler import settle_effects as effects
@@ -70,6 +71,7 @@ def settle(database: Database, reports: Sequence[Report], *, stuck_retry_s: floa
 
 
 def _settle(tx: Connection, reports: Sequence[Report], stuck_retry_s: float) -> Settled:
+    join_as_written(tx)
     effects.note_reports(tx, reports)
     held = len(reports) - effects.discard_zombies(tx)
     if not held:

@@ -67,7 +67,7 @@ def append_transfer_events(connection: Connection, reports: Mapping[int, Report]
         By request: what is known of the copies.
     """
     written: dict[str, list[tuple[str, dict[str, Any]]]] = {"transfer-done": [], "transfer-failed": []}
-    for row in connection.execute(_COPIES):
+    for row in connection.execute(_COPIES).all():
         report = reports[row.id]
         if report.outcome is Outcome.RELEASED:
             continue
