@@ -197,7 +197,13 @@ def one_of(column: ColumnElement[Any], values: Select[Any]) -> ColumnElement[boo
 
 
 def look_up(
-    connection: Connection, rows: FromClause, table: Table, on: ColumnElement[bool], *, outer: bool = False
+    connection: Connection,
+    rows: FromClause,
+    table: Table,
+    on: ColumnElement[bool],
+    *,
+    outer: bool = False,
+    hold: bool = False,
 ) -> tuple[FromClause, Any]:
     """Join a table to rows by looking it up for each of them, whatever the planner expects of either.
 
@@ -209,6 +215,8 @@ def look_up(
         Which rows of ``table`` belong to one of ``rows``; an index has to answer it.
     outer
         Also those of ``rows`` for which there are none.
+    hold
+        Their rows are held until the transaction ends, in the order of ``rows``.
 
     Returns
     -------
@@ -218,7 +226,8 @@ def look_up(
     if not is_postgresql(connection):
         return rows.join(table, on, isouter=outer), table.c
     # the offset keeps the planner from making a join of it, which it might begin at the other end
-    found = select(table).where(on).correlate_except(table).offset(literal_column("0")).lateral()
+    looked_up = select(table).where(on).correlate_except(table).offset(literal_column("0"))
+    found = (looked_up.with_for_update() if hold else looked_up).lateral()
     return rows.join(found, true(), isouter=outer), found.c
 
 

@@ -87,9 +87,8 @@ def decide_chunk(
         dropped.subtract(effects.drop_gone(tx, scope))
     if scope.by_file and not is_plan and rule.counts.counts[LockState.STUCK]:
         _move_stuck(tx, rule, eligible, settings)
-    place.find_wanted(tx, scope, window, slots=slots, stuck_retry_s=settings.stuck_retry_s)
-    place.hold_replicas(tx, window, hold=not is_plan)
-    place.decide_locks(tx)
+    stuck_retry_s = settings.stuck_retry_s
+    place.decide_locks(tx, scope, window, slots=slots, stuck_retry_s=stuck_retry_s, hold=not is_plan)
     return Chunk(window, dropped)
 
 

@@ -10,7 +10,6 @@ from sqlalchemy import (
     Connection,
     Select,
     String,
-    Table,
     case,
     cast,
     delete,
@@ -26,20 +25,23 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from arriero.registry.dialect import among, insert_into, is_found, one_of
+from arriero.registry.dialect import among, insert_into, one_of
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import replicas, requests
 from arriero.registry.states import ReplicaState, RequestState, RequestType
 from arriero.scheduler.evaluation_words import COPY, NO_SOURCE, OK, OUTCOMES, WAIT, Scope, Window
-from arriero.scheduler.temporary import eval_held, eval_placed
+from arriero.scheduler.temporary import eval_placed
 
 
 def copy_what_is_new(
     connection: Connection, scope: Scope, window: Window, activity: str, priority: int
 ) -> bool:
-    """Insert replicas and requests where there are none, which costs half; False if there are some, or one has come."""
+    """Insert replicas and requests where there are none, which costs half; False if there are some, or one has come.
+
+    Call it when no wanted lock has a replica.
+    """
     asked = exists().where(requests.c.file_id.between(window.first, window.last))
-    if connection.scalar(select(or_(exists().select_from(eval_held), asked))):
+    if connection.scalar(select(asked)):
         return False
     savepoint = connection.begin_nested()
     try:
@@ -95,9 +97,7 @@ def have_replicas(connection: Connection) -> int:
 
 def exhume(connection: Connection) -> None:
     """Take the tombstones from the replicas that the rule holds now."""
-    if not connection.scalar(select(exists().where(eval_held.c.has_tombstone))):
-        return
-    _exhume(connection, eval_held, eval_held.c.has_tombstone)
+    _exhume(connection, eval_placed.c.has_tombstone)
 
 
 def see_what_came(connection: Connection) -> None:
@@ -121,20 +121,18 @@ def see_what_came(connection: Connection) -> None:
     connection.execute(
         update(eval_placed).where(eval_placed.c.outcome == COPY, known.exists()).values(outcome=came)
     )
-    _exhume(connection, eval_placed, eval_placed.c.outcome != NO_SOURCE)
+    _exhume(connection, eval_placed.c.outcome != NO_SOURCE)
 
 
-def _exhume(connection: Connection, found: Table, condition: ColumnElement[bool]) -> None:
-    """Take the tombstones from the wanted replicas that are in a table."""
-    pairs = select(found.c.file_id, found.c.rse_id).where(condition)
-    of_the_replica = (eval_placed.c.file_id == replicas.c.file_id, eval_placed.c.rse_id == replicas.c.rse_id)
+def _exhume(connection: Connection, condition: ColumnElement[bool]) -> None:
+    """Take the tombstones from the replicas of some of the wanted locks."""
+    pairs = select(eval_placed.c.file_id, eval_placed.c.rse_id).where(condition)
     connection.execute(
         update(replicas)
         .where(
             replicas.c.tombstone.is_not(None),
-            among(connection, replicas.c.file_id, pairs.with_only_columns(found.c.file_id)),
+            among(connection, replicas.c.file_id, pairs.with_only_columns(eval_placed.c.file_id)),
             one_of(tuple_(replicas.c.file_id, replicas.c.rse_id), pairs),
-            is_found(*of_the_replica, of=eval_placed),
         )
         .values(tombstone=None, purge=None)
     )

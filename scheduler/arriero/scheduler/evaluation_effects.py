@@ -74,6 +74,10 @@ class Placed:
     """Locks whose replica has come by itself."""
     changed: int
     """Locks that were there already."""
+    there: int
+    """Locks whose replica is there, in whatever state."""
+    buried: int
+    """Those of them that have a tombstone."""
 
 
 def drop_gone(connection: Connection, scope: Scope) -> Counter[LockState]:
@@ -164,12 +168,15 @@ def carry_out(
         Of the rule, for its requests.
     """
     placed = _counts(connection)
-    if placed.copies and not copies.copy_what_is_new(connection, scope, window, activity, priority):
+    if placed.copies and (
+        placed.there or not copies.copy_what_is_new(connection, scope, window, activity, priority)
+    ):
         if copies.have_replicas(connection) < placed.copies:
             copies.see_what_came(connection)
             placed = _counts(connection)
         copies.have_requests(connection, scope, activity=activity, priority=priority)
-    copies.exhume(connection)
+    if placed.buried:
+        copies.exhume(connection)
     _known_requests(connection, scope, placed, priority=priority)
     _locks(connection, scope, placed)
     return placed
@@ -184,17 +191,21 @@ def _known_requests(connection: Connection, scope: Scope, placed: Placed, *, pri
 
 
 def _counts(connection: Connection) -> Placed:
-    rows = connection.execute(
-        select(eval_placed.c.was, eval_placed.c.outcome, func.count().label("count")).group_by(
-            eval_placed.c.was, eval_placed.c.outcome
-        )
+    kind = (
+        eval_placed.c.was,
+        eval_placed.c.outcome,
+        eval_placed.c.is_there,
+        eval_placed.c.has_tombstone,
     )
+    rows = connection.execute(select(*kind, func.count().label("files")).group_by(*kind))
     deltas: Counter[LockState] = Counter()
     sums: Counter[str] = Counter()
     for row in rows:
-        files = int(row[2])
+        files = int(row.files)
         deltas[LOCK_STATES[row.outcome]] += files
         sums["copies"] += files * (row.outcome == COPY)
+        sums["there"] += files * row.is_there
+        sums["buried"] += files * row.has_tombstone
         sums["awaited"] += files * (row.outcome == WAIT)
         sums["newly_waiting"] += files * (row.outcome in WAITING_CODES and row.was != LockState.STUCK)
         if row.was:
@@ -208,6 +219,8 @@ def _counts(connection: Connection) -> Placed:
         awaited=sums["awaited"],
         settled=sums["settled"],
         changed=sums["changed"],
+        there=sums["there"],
+        buried=sums["buried"],
     )
 
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from arriero.registry.dialect import among, bulk_insert, is_found, look_up
+from arriero.registry.dialect import bulk_insert, is_found, look_up, one_of
 from arriero.registry.schema.tables import dataset_locks, locks, replicas
 from arriero.registry.states import LockState, ReplicaState
 from arriero.registry.store.losses import LOST, is_lost
@@ -42,11 +42,9 @@ from arriero.scheduler.evaluation_words import (
 from arriero.scheduler.temporary import (
     eval_files,
     eval_gone,
-    eval_held,
     eval_placed,
     eval_rses,
     eval_slots,
-    eval_wanted,
     eval_window,
 )
 
@@ -59,10 +57,16 @@ def note_slots(connection: Connection, slots: Iterable[Slot]) -> None:
     bulk_insert(connection, eval_slots, ("slot", "rank", "rse_id"), rows)
 
 
-def find_wanted(
-    connection: Connection, scope: Scope, window: Window, *, slots: int, stuck_retry_s: float
+def decide_locks(
+    connection: Connection,
+    scope: Scope,
+    window: Window,
+    *,
+    slots: int,
+    stuck_retry_s: float,
+    hold: bool = True,
 ) -> None:
-    """Find the locks that are missing, and those that are no more what their replica says, or whose time has come.
+    """Decide what becomes of each lock that is missing, is no more what its replica says, or whose time has come.
 
     Parameters
     ----------
@@ -70,71 +74,73 @@ def find_wanted(
         Slots of the policy, when files are placed by themselves.
     stuck_retry_s
         After so many seconds a copy that failed is due again.
-    """
-    placed = _by_file(connection, scope, slots, window) if scope.by_file else _by_group(connection, scope)
-    new = placed if window.is_fresh else _missing(scope, placed.subquery("placed"))
-    new_one = new.subquery("new_one")
-    wanted: Any = select(new_one.c.file_id, new_one.c.rse_id, new_one.c.bytes, literal(""))
-    if not window.is_fresh:
-        again = _to_look_at_again(connection, scope, stuck_retry_s).subquery("again")
-        wanted = wanted.union_all(select(again.c.file_id, again.c.rse_id, again.c.bytes, again.c.was))
-    connection.execute(insert(eval_wanted).from_select(["file_id", "rse_id", "bytes", "was"], wanted))
-
-
-def hold_replicas(connection: Connection, window: Window, *, hold: bool = True) -> None:
-    """Note the replicas of the wanted locks, and of those that are not wanted any more, as they are.
-
-    Parameters
-    ----------
     hold
-        Their rows are held: until the transaction ends nobody settles them, deletes them or sees them without its locks.
+        The rows of their replicas, and of those of locks that are not wanted any more, are held: until the transaction
+        ends nobody settles them, deletes them or sees them without its locks. One that comes meanwhile is seen when
+        it is inserted.
     """
-    wanted = select(eval_wanted.c.file_id, eval_wanted.c.rse_id)
-    gone = select(eval_gone.c.file_id, eval_gone.c.rse_id)
-    keys = (wanted if window.is_fresh else wanted.union(gone)).subquery("keys")
-    there = (
-        select(
-            replicas.c.file_id,
-            replicas.c.rse_id,
-            cast(replicas.c.state, String),
-            replicas.c.tombstone.is_not(None),
-        )
-        .select_from(keys)
-        .join(replicas, and_(replicas.c.file_id == keys.c.file_id, replicas.c.rse_id == keys.c.rse_id))
-        .order_by(replicas.c.file_id, replicas.c.rse_id)
-    )
-    if hold:
-        there = there.with_for_update(of=replicas)
-    connection.execute(insert(eval_held).from_select(["file_id", "rse_id", "state", "has_tombstone"], there))
-
-
-def decide_locks(connection: Connection) -> None:
-    """Decide what becomes of each wanted lock, by the replica that is held; one that came since is seen when inserted."""
-    wanted = eval_wanted
+    wanted = _wanted(connection, scope, window, slots, stuck_retry_s)
+    if hold and not window.is_fresh:
+        _hold_with_gone(connection, wanted)
+    # held one after the other, in the order in which everybody holds them
+    in_order = wanted.order_by(wanted.selected_columns.file_id, wanted.selected_columns.rse_id)
+    lock = in_order.subquery("wanted")
+    one = lock.c
+    of_the_lock = and_(replicas.c.file_id == one.file_id, replicas.c.rse_id == one.rse_id)
+    found, replica = look_up(connection, lock, replicas, of_the_lock, outer=True, hold=hold)
     has_source = is_found(
-        replicas.c.file_id == wanted.c.file_id,
-        among(connection, replicas.c.rse_id, select(eval_rses.c.rse_id).where(eval_rses.c.is_source)),
+        replicas.c.file_id == one.file_id,
+        one_of(replicas.c.rse_id, select(eval_rses.c.rse_id).where(eval_rses.c.is_source)),
         replicas.c.state == ReplicaState.AVAILABLE,
         of=replicas,
     )
     outcome = case(
-        *((eval_held.c.state == state.value, decided) for state, decided in OUTCOMES.items()),
+        *((replica.state == state, decided) for state, decided in OUTCOMES.items()),
         (has_source, COPY),
-        (is_lost(wanted.c.file_id), LOST),
-        (eval_held.c.state == ReplicaState.BAD.value, BAD_REPLICA),
+        (is_lost(one.file_id), LOST),
+        (replica.state == ReplicaState.BAD, BAD_REPLICA),
         else_=NO_SOURCE,
     )
-    decided = (
-        select(wanted.c.file_id, wanted.c.rse_id, wanted.c.bytes, wanted.c.was, outcome)
-        .select_from(wanted)
-        .outerjoin(
-            eval_held,
-            and_(eval_held.c.file_id == wanted.c.file_id, eval_held.c.rse_id == wanted.c.rse_id),
-        )
+    decided = select(
+        one.file_id,
+        one.rse_id,
+        one.bytes,
+        one.was,
+        outcome,
+        replica.file_id.is_not(None),
+        replica.tombstone.is_not(None),
+    ).select_from(found)
+    columns = ["file_id", "rse_id", "bytes", "was", "outcome", "is_there", "has_tombstone"]
+    connection.execute(insert(eval_placed).from_select(columns, decided))
+
+
+def _wanted(connection: Connection, scope: Scope, window: Window, slots: int, stuck_retry_s: float) -> Any:
+    """Locks that are missing, and those to look at again: ``file_id``, ``rse_id``, ``bytes`` and ``was``."""
+    placed = _by_file(connection, scope, slots, window) if scope.by_file else _by_group(connection, scope)
+    new = placed if window.is_fresh else _missing(scope, placed.subquery("placed"))
+    new_one = new.subquery("new_one")
+    wanted = select(new_one.c.file_id, new_one.c.rse_id, new_one.c.bytes, literal("").label("was"))
+    if window.is_fresh:
+        return wanted
+    again = _to_look_at_again(connection, scope, stuck_retry_s).subquery("again")
+    return wanted.union_all(select(again.c.file_id, again.c.rse_id, again.c.bytes, again.c.was))
+
+
+def _hold_with_gone(connection: Connection, wanted: Any) -> None:
+    """Hold the replicas of locks that are not wanted any more together with the others, for the sake of the order."""
+    if not connection.scalar(select(exists().select_from(eval_gone))):
+        return
+    one = wanted.subquery("wanted").c
+    gone = select(eval_gone.c.file_id, eval_gone.c.rse_id)
+    keys = select(one.file_id, one.rse_id).union(gone).subquery("keys")
+    there = (
+        select(replicas.c.file_id)
+        .select_from(keys)
+        .join(replicas, and_(replicas.c.file_id == keys.c.file_id, replicas.c.rse_id == keys.c.rse_id))
+        .order_by(replicas.c.file_id, replicas.c.rse_id)
+        .with_for_update(of=replicas)
     )
-    connection.execute(
-        insert(eval_placed).from_select(["file_id", "rse_id", "bytes", "was", "outcome"], decided)
-    )
+    connection.execute(select(func.count()).select_from(there.subquery("held")))
 
 
 def _missing(scope: Scope, placed: FromClause) -> Select[Any]:

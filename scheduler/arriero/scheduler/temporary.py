@@ -112,40 +112,22 @@ eval_gone = Table(
 )
 """Locks that the rule no longer asks for."""
 
-eval_wanted = Table(
-    "eval_wanted",
+eval_placed = Table(
+    "eval_placed",
     _metadata,
+    # no key: each lock once, and always read from end to end
     Column("file_id", BigInteger, nullable=False),
     Column("rse_id", Integer, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     # the lock's state; empty for one that is missing
     Column("was", String(24), nullable=False),
-    prefixes=_TEMPORARY,
-)
-"""Locks that are missing, or have to be looked at again."""
-
-eval_held = Table(
-    "eval_held",
-    _metadata,
-    Column("file_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("rse_id", Integer, primary_key=True, autoincrement=False),
-    Column("state", String(24), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    # its replica, as it was when it was held
+    Column("is_there", Boolean, nullable=False),
     Column("has_tombstone", Boolean, nullable=False),
     prefixes=_TEMPORARY,
 )
-"""Replicas of these locks, as they are now that nobody else can change them."""
-
-eval_placed = Table(
-    "eval_placed",
-    _metadata,
-    Column("file_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("rse_id", Integer, primary_key=True, autoincrement=False),
-    Column("bytes", BigInteger, nullable=False),
-    Column("was", String(24), nullable=False),
-    Column("outcome", String(16), nullable=False),
-    prefixes=_TEMPORARY,
-)
-"""The wanted locks, and what becomes of each."""
+"""Locks that are missing, or have to be looked at again, and what becomes of each."""
 
 settled = Table(
     "settled",
@@ -174,8 +156,6 @@ EVALUATION_TABLES = (
     eval_files,
     eval_slots,
     eval_gone,
-    eval_wanted,
-    eval_held,
     eval_placed,
 )
 
