@@ -271,6 +271,8 @@ _AS_WRITTEN = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_material": "off",
+    # a chunk asks for each key once: what is remembered is never asked for again
+    "enable_memoize": "off",
     "join_collapse_limit": "1",
     "from_collapse_limit": "1",
 }

@@ -107,12 +107,15 @@ def _joined(
 def _present_bytes(connection: Connection, scope: Scope, *, large: bool) -> dict[int, dict[int, int]]:
     """Bytes of each new group that are there already, by group and RSE."""
     member = _members(scope).subquery("member")
-    on = and_(replicas.c.file_id == member.c.file_id, replicas.c.state.in_(scope.there))
+    on = and_(
+        replicas.c.file_id == member.c.file_id,
+        replicas.c.state.in_(scope.there),
+        one_of(replicas.c.rse_id, select(eval_rses.c.rse_id).where(eval_rses.c.is_candidate)),
+    )
     found, replica = _joined(connection, member, replicas, on, large=large)
     rows = connection.execute(
         select(member.c.group_id, replica.rse_id, func.sum(replica.bytes).label("bytes"))
         .select_from(found)
-        .join(eval_rses, and_(eval_rses.c.rse_id == replica.rse_id, eval_rses.c.is_candidate))
         .group_by(member.c.group_id, replica.rse_id)
     )
     return _by_group(rows)
