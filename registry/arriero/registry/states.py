@@ -105,6 +105,32 @@ class BadReplicaState(StrEnum):
     DELETED = "DELETED"
 
 
+class DeletionCause(StrEnum):
+    """Why a replica may be deleted."""
+
+    EXPIRED = "expired"
+    BAD = "bad"
+    PURGE = "purge"
+    UNLOCKED = "unlocked"
+
+
+class DeletionPass(StrEnum):
+    """When a replica is deleted that may be: now, or when space is needed."""
+
+    AT_ONCE = "at_once"
+    WHEN_NEEDED = "when_needed"
+
+
+class DeletionOutcome(StrEnum):
+    """How a deletion ended."""
+
+    DONE = "DONE"
+    NOT_FOUND = "NOT_FOUND"
+    """There was nothing to remove, which counts as done."""
+    KEPT = "KEPT"
+    """Its proof was gone when it was tried again, and the bytes are there: the replica is what it was."""
+
+
 class SubscriptionState(StrEnum):
     """State of a subscription."""
 

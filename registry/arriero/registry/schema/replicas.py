@@ -29,6 +29,22 @@ replicas = Table(
     created_at(),
     updated_at(),
     Index("ix_replicas_rse_id", "rse_id", "file_id"),
+    # what deletion takes at once, and what it takes when space is needed
+    Index(
+        "ix_replicas_at_once",
+        "rse_id",
+        "file_id",
+        postgresql_where=text("purge IS NOT NULL OR state = 'BAD'"),
+        sqlite_where=text("purge IS NOT NULL OR state = 'BAD'"),
+    ),
+    Index(
+        "ix_replicas_tombstone",
+        "rse_id",
+        "tombstone",
+        "file_id",
+        postgresql_where=text("tombstone IS NOT NULL"),
+        sqlite_where=text("tombstone IS NOT NULL"),
+    ),
     Index(
         "ix_replicas_announced_at",
         "announced_at",

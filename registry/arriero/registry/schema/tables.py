@@ -15,6 +15,14 @@ from arriero.registry.schema.accounts import (
 )
 from arriero.registry.schema.base import metadata
 from arriero.registry.schema.butlers import arrivals, butler_rses, butler_selections, butlers
+from arriero.registry.schema.deletions import (
+    deletion_history,
+    deletion_passes,
+    deletions,
+    installation,
+    rse_deletions,
+    stops,
+)
 from arriero.registry.schema.dids import contents, contents_history, deleted_dids, did_meta, dids, lost_files
 from arriero.registry.schema.events import complete_datasets, events
 from arriero.registry.schema.replicas import bad_replicas, quarantined_replicas, replicas
@@ -57,12 +65,16 @@ __all__ = [
     "contents_history",
     "dataset_locks",
     "deleted_dids",
+    "deletion_history",
+    "deletion_passes",
+    "deletions",
     "did_meta",
     "dids",
     "evaluation_items",
     "evaluations",
     "events",
     "identities",
+    "installation",
     "locks",
     "lost_files",
     "metadata",
@@ -71,6 +83,7 @@ __all__ = [
     "request_history",
     "requests",
     "rse_attributes",
+    "rse_deletions",
     "rse_distances",
     "rse_limits",
     "rse_protocols",
@@ -81,6 +94,7 @@ __all__ = [
     "rule_history",
     "rules",
     "scopes",
+    "stops",
     "subscription_items",
     "subscription_matches",
     "subscriptions",
