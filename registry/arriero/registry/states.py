@@ -77,6 +77,16 @@ class RequestState(StrEnum):
     FAILED = "FAILED"
 
 
+class BreakerState(StrEnum):
+    """Whether copies go to and from an RSE."""
+
+    CLOSED = "CLOSED"
+    OPEN = "OPEN"
+    """It is down: what needs it waits without an attempt being counted."""
+    HALF_OPEN = "HALF_OPEN"
+    """One copy is under way, to see whether it is back."""
+
+
 class RequestType(StrEnum):
     """What a request asks for."""
 
@@ -103,6 +113,44 @@ class BadReplicaState(StrEnum):
     LOST = "LOST"
     RECOVERED = "RECOVERED"
     DELETED = "DELETED"
+
+
+class AuditSource(StrEnum):
+    """How an audit learnt what is on a storage."""
+
+    DUMP = "DUMP"
+    WALK = "WALK"
+
+
+class AuditState(StrEnum):
+    """State of an audit of a storage."""
+
+    RECEIVING = "RECEIVING"
+    COMPARED = "COMPARED"
+    HELD = "HELD"
+    """It found more than can be believed, and counts for nothing."""
+    ABANDONED = "ABANDONED"
+
+
+class FindingKind(StrEnum):
+    """What is wrong at a storage."""
+
+    MISSING = "MISSING"
+    DARK = "DARK"
+    WRONG_SIZE = "WRONG_SIZE"
+    WRONG_CHECKSUM = "WRONG_CHECKSUM"
+
+
+class FindingState(StrEnum):
+    """What has become of a finding."""
+
+    SEEN = "SEEN"
+    CONFIRMED = "CONFIRMED"
+    """Seen again, long enough after the first time."""
+    DECLARED = "DECLARED"
+    """Its replica was declared bad."""
+    SUSPECTED = "SUSPECTED"
+    """Nobody knows yet whether the replica or the catalogue is wrong."""
 
 
 class DeletionCause(StrEnum):

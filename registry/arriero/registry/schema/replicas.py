@@ -90,6 +90,8 @@ quarantined_replicas = Table(
     Column("md5", String(32)),
     Column("scope", Text),
     Column("name", Text),
+    # where it lies now, when an audit has moved it aside
+    Column("moved_to", Text),
     Column("created_at", UtcDateTime, nullable=False, default=now()),
 )
 """Files found on a storage that the catalogue does not know (dark data)."""

@@ -43,18 +43,36 @@ requests = Table(
     created_at(),
     Column("started_at", UtcDateTime),
     UniqueConstraint("file_id", "destination_id"),
+    # a lane: what one rule wants at one RSE with one priority, by the time when it is due
     Index(
-        "ix_requests_due",
+        "ix_requests_lanes",
+        "destination_id",
         "priority",
-        "id",
+        "rule_id",
+        "not_before",
         postgresql_where=text("state = 'QUEUED'"),
         sqlite_where=text("state = 'QUEUED'"),
+    ),
+    Index(
+        "ix_requests_ownerless",
+        "destination_id",
+        "priority",
+        postgresql_where=text("state = 'QUEUED' AND rule_id IS NULL"),
+        sqlite_where=text("state = 'QUEUED' AND rule_id IS NULL"),
     ),
     Index(
         "ix_requests_leased",
         "lease_until",
         postgresql_where=text("state = 'SUBMITTED'"),
         sqlite_where=text("state = 'SUBMITTED'"),
+    ),
+    # sources that failed: their replicas are looked at
+    Index(
+        "ix_requests_doubtful",
+        "source_id",
+        "file_id",
+        postgresql_where=text("code IN ('not_found', 'source_mismatch')"),
+        sqlite_where=text("code IN ('not_found', 'source_mismatch')"),
     ),
 )
 

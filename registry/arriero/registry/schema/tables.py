@@ -13,6 +13,13 @@ from arriero.registry.schema.accounts import (
     token_rses,
     tokens,
 )
+from arriero.registry.schema.audits import (
+    replica_checks,
+    scrubbed_rses,
+    storage_audit_lines,
+    storage_audits,
+    storage_findings,
+)
 from arriero.registry.schema.base import metadata
 from arriero.registry.schema.butlers import arrivals, butler_rses, butler_selections, butlers
 from arriero.registry.schema.deletions import (
@@ -25,6 +32,7 @@ from arriero.registry.schema.deletions import (
 )
 from arriero.registry.schema.dids import contents, contents_history, deleted_dids, did_meta, dids, lost_files
 from arriero.registry.schema.events import complete_datasets, events
+from arriero.registry.schema.links import links, rse_health
 from arriero.registry.schema.replicas import bad_replicas, quarantined_replicas, replicas
 from arriero.registry.schema.requests import request_history, requests, transfer_limits
 from arriero.registry.schema.rses import (
@@ -75,16 +83,19 @@ __all__ = [
     "events",
     "identities",
     "installation",
+    "links",
     "locks",
     "lost_files",
     "metadata",
     "quarantined_replicas",
+    "replica_checks",
     "replicas",
     "request_history",
     "requests",
     "rse_attributes",
     "rse_deletions",
     "rse_distances",
+    "rse_health",
     "rse_limits",
     "rse_protocols",
     "rse_qos_policies",
@@ -94,7 +105,11 @@ __all__ = [
     "rule_history",
     "rules",
     "scopes",
+    "scrubbed_rses",
     "stops",
+    "storage_audit_lines",
+    "storage_audits",
+    "storage_findings",
     "subscription_items",
     "subscription_matches",
     "subscriptions",
