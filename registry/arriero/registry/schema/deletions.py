@@ -91,11 +91,9 @@ rse_deletions = Table(
     Column("reason", Text),
     # what the pace allows is used up until then
     Column("paced_until", UtcDateTime),
-    # bytes that went since the free space was measured that is counted with
-    Column("freed", BigInteger, nullable=False, default=0),
-    Column("measured_at", UtcDateTime),
-    # raised here and in the mark on the storage whenever a worker begins: a catalogue that was restored is behind
+    # raised here and in the mark on the storage once a minute: a catalogue that was restored is behind
     Column("epoch", BigInteger, nullable=False, default=0),
+    Column("marked_at", UtcDateTime),
     # somebody has said that the mark on the storage may be replaced
     Column("take_over", Boolean, nullable=False, default=False),
     updated_at(),

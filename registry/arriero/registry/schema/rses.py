@@ -1,6 +1,17 @@
 """RSEs: attributes, protocols, distances, usage and limits."""
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 from arriero.registry.schema.base import Json, UtcDateTime, created_at, metadata, updated_at, words
 from arriero.registry.states import RseType
@@ -65,6 +76,8 @@ rse_usage = Table(
     Column("used", BigInteger),
     Column("free", BigInteger),
     Column("files", BigInteger),
+    # bytes that deletion has freed since then
+    Column("freed", BigInteger, nullable=False, server_default=text("0")),
     Column("updated_at", UtcDateTime, nullable=False),
 )
 

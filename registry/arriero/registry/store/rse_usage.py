@@ -68,11 +68,12 @@ def by_account(connection: Connection, rse_id: int) -> Sequence[RowMapping]:
 
 
 def set_measured(connection: Connection, rse_id: int, values: Mapping[str, Any]) -> None:
-    """Write what one source has measured, and that it has."""
+    """Write what one source has measured, and that it has; what deletion frees from now on is counted anew."""
     statement = insert_into(connection, rse_usage).values(rse_id=rse_id, **values)
     figures = ("used", "free", "files", "updated_at")
     written = statement.on_conflict_do_update(
-        index_elements=["rse_id", "source"], set_={name: statement.excluded[name] for name in figures}
+        index_elements=["rse_id", "source"],
+        set_={"freed": 0, **{name: statement.excluded[name] for name in figures}},
     ).returning(rse_usage)
     row = connection.execute(written).mappings().one()
     kept = insert_into(connection, rse_usage_history).values(

@@ -118,6 +118,9 @@ def _create_history() -> None:
 
 
 def _create_rses() -> None:
+    op.add_column(
+        "rse_usage", sa.Column("freed", sa.BigInteger(), server_default=sa.text("0"), nullable=False)
+    )
     op.create_table(
         "rse_deletions",
         sa.Column("rse_id", sa.Integer(), nullable=False),
@@ -126,9 +129,8 @@ def _create_rses() -> None:
         sa.Column("code", sa.String(length=64), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("paced_until", _INSTANT, nullable=True),
-        sa.Column("freed", sa.BigInteger(), nullable=False),
-        sa.Column("measured_at", _INSTANT, nullable=True),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("marked_at", _INSTANT, nullable=True),
         sa.Column("take_over", sa.Boolean(), nullable=False),
         sa.Column("updated_at", _INSTANT, nullable=False),
         sa.ForeignKeyConstraint(
@@ -182,3 +184,4 @@ def downgrade() -> None:
         "deletions",
     ):
         op.drop_table(table)
+    op.drop_column("rse_usage", "freed")
