@@ -1,7 +1,7 @@
 """The time that replicas have: announced ones that do not come, those of files that have expired, those nobody holds.
 
 Nothing is deleted here: files that have expired lose the rules on themselves, and their replicas get tombstones. What
-deletion may take is listed (DESIGN section 5, decision 4.7).
+deletion may take is listed (DESIGN section 5, decision 4.7); it is taken by `arriero.scheduler.deletion_run`.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from arriero.registry.store import announced as store
 from arriero.registry.store import audit, deletion_candidates, erasure, events, losses
 from arriero.registry.store import dids as did_store
 from arriero.registry.store import replica_sets as sets
+from arriero.registry.store.deletion_guards import place_of
 from arriero.registry.store.evaluations import look_at_files
 from arriero.registry.store.streaming import streamed
 
@@ -121,6 +122,7 @@ def list_candidates(context: Context, rse: str) -> Iterator[dict[str, Any]]:
     """
     with context.database.snapshot() as connection:
         rse_id = require_rse(connection, rse)["id"]
-        with streamed(connection, deletion_candidates.candidates_query(rse_id)) as rows:
+        query = deletion_candidates.candidates_query(place_of(connection, rse_id))
+        with streamed(connection, query) as rows:
             for row in rows:
                 yield dict(row)

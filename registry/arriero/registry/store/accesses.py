@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, and_, literal, or_, select, update
+from sqlalchemy import Connection, and_, case, literal, or_, select, update
 
 from arriero.registry.schema.base import after, now
 from arriero.registry.schema.tables import dids, replicas, rses
@@ -55,5 +55,10 @@ def touch(
                 replicas.c.file_id.in_(held),
                 or_(replicas.c.accessed_at.is_(None), replicas.c.accessed_at < after(literal(-APART_S))),
             )
-            .values(accessed_at=now(), updated_at=replicas.c.updated_at)
+            # what is kept until space is needed goes in the order of tombstones: it moves to the end
+            .values(
+                accessed_at=now(),
+                tombstone=case((replicas.c.tombstone < now(), now()), else_=replicas.c.tombstone),
+                updated_at=replicas.c.updated_at,
+            )
         )

@@ -7,7 +7,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    and_,
     case,
     exists,
     func,
@@ -19,48 +18,46 @@ from sqlalchemy import (
 
 from arriero.registry.dialect import id_rows
 from arriero.registry.schema.base import now
-from arriero.registry.schema.tables import dids, lost_files, replicas, rules, scopes
-from arriero.registry.states import DidType, ReplicaState
-from arriero.registry.store.replica_removal import in_a_butler, locked, under_way
+from arriero.registry.schema.tables import dids, replicas, rules, scopes
+from arriero.registry.states import DeletionPass, DidType
+from arriero.registry.store import deletion_guards as guards
+from arriero.registry.store.deletion_guards import Place
+from arriero.registry.store.replica_removal import locked
+from arriero.registry.store.replica_sets import staged_replicas
 
-AT_ONCE = "at_once"
-WHEN_NEEDED = "when_needed"
-"""When a candidate goes: now (purge, bad, or its file has expired), or when space is needed, the least read first."""
+_COLUMNS = (
+    scopes.c.name.label("scope"),
+    dids.c.name,
+    replicas.c.bytes,
+    replicas.c.state,
+    replicas.c.tombstone,
+    replicas.c.accessed_at,
+    guards.when().label("when"),
+    guards.cause().label("why"),
+)
 
-EXPIRED = "expired"
-BAD = "bad"
-PURGE = "purge"
-UNLOCKED = "unlocked"
-"""Why it is one."""
+_READ = case(
+    (replicas.c.accessed_at > replicas.c.tombstone, replicas.c.accessed_at), else_=replicas.c.tombstone
+)
+"""Since when nobody has read or held a replica."""
 
-_REAL = (ReplicaState.AVAILABLE, ReplicaState.UNAVAILABLE, ReplicaState.BAD)
-"""States of replicas that may have bytes and that nobody works on or hopes for."""
-
-
-def _expired() -> ColumnElement[bool]:
-    return and_(dids.c.expired_at.is_not(None), dids.c.expired_at < now())
+_ORDER = (
+    case((guards.when() == DeletionPass.AT_ONCE.value, 0), else_=1),
+    func.coalesce(_READ, replicas.c.accessed_at, replicas.c.created_at),
+    replicas.c.file_id,
+)
 
 
-def _may_go() -> ColumnElement[bool]:
-    """Condition that a replica is not the last good one: another is AVAILABLE and verified, or the file may go itself."""
-    another = replicas.alias("another")
-    verified = exists().where(
-        another.c.file_id == replicas.c.file_id,
-        another.c.rse_id != replicas.c.rse_id,
-        another.c.state == ReplicaState.AVAILABLE,
-        another.c.verified_at.is_not(None),
-    )
-    given_up = exists().where(
-        lost_files.c.file_id == replicas.c.file_id, lost_files.c.accepted_at.is_not(None)
-    )
-    return or_(
-        verified,
-        _expired(),
-        and_(replicas.c.state == ReplicaState.BAD, given_up),
+def _described(*more: ColumnElement[Any]) -> Select[Any]:
+    return (
+        select(*_COLUMNS, *more)
+        .join(dids, dids.c.id == replicas.c.file_id)
+        .join(scopes, scopes.c.id == dids.c.scope_id)
+        .order_by(*_ORDER)
     )
 
 
-def candidates_query(rse_id: int) -> Select[Any]:
+def candidates_query(place: Place) -> Select[Any]:
     """Query for the replicas at an RSE that deletion may take, those that go at once first, then the least read.
 
     None that a rule holds, that a Butler refers to, or that is being copied; and no last good one, unless its file has
@@ -71,40 +68,31 @@ def candidates_query(rse_id: int) -> Select[Any]:
     rows
         ``scope``, ``name``, ``bytes``, ``state``, ``tombstone``, ``accessed_at``, ``when``, ``why``.
     """
-    is_bad = replicas.c.state == ReplicaState.BAD
-    buried = and_(replicas.c.tombstone.is_not(None), replicas.c.tombstone <= now())
-    why = case(
-        (_expired(), EXPIRED),
-        (is_bad, BAD),
-        (replicas.c.purge.is_(True), PURGE),
-        else_=UNLOCKED,
+    return _described().where(
+        replicas.c.rse_id == place.rse_id,
+        or_(guards.buried(), guards.is_bad(), guards.expired()),
+        guards.fault(place).is_(None),
     )
-    when = case((why == UNLOCKED, WHEN_NEEDED), else_=AT_ONCE)
-    read = func.coalesce(replicas.c.accessed_at, replicas.c.tombstone, replicas.c.created_at)
-    return (
-        select(
-            scopes.c.name.label("scope"),
-            dids.c.name,
-            replicas.c.bytes,
-            replicas.c.state,
-            replicas.c.tombstone,
-            replicas.c.accessed_at,
-            when.label("when"),
-            why.label("why"),
-        )
-        .join(dids, dids.c.id == replicas.c.file_id)
-        .join(scopes, scopes.c.id == dids.c.scope_id)
-        .where(
-            replicas.c.rse_id == rse_id,
-            replicas.c.state.in_(_REAL),
-            or_(buried, is_bad, _expired()),
-            ~locked(),
-            ~under_way(),
-            ~in_a_butler(),
-            _may_go(),
-        )
-        .order_by(case((when == AT_ONCE, 0), else_=1), read, replicas.c.file_id)
-    )
+
+
+def judged_query(place: Place, *, named: bool) -> Select[Any]:
+    """Query for replicas at an RSE, each with what stands against its deletion.
+
+    Parameters
+    ----------
+    named
+        Of the staged replicas, whether or not anything lets them go; otherwise of those that have a tombstone, are bad or
+        whose file has expired.
+
+    Returns
+    -------
+    rows
+        Those of `candidates_query`, with ``code``: of `arriero.registry.store.deletion_guards.REASONS`, null where nothing does.
+    """
+    query = _described(guards.fault(place).label("code")).where(replicas.c.rse_id == place.rse_id)
+    if named:
+        return query.where(replicas.c.file_id.in_(select(staged_replicas.c.file_id)))
+    return query.where(or_(replicas.c.tombstone.is_not(None), guards.is_bad(), guards.expired()))
 
 
 def expired_files(connection: Connection, *, limit: int, among: Collection[int] | None = None) -> list[int]:
