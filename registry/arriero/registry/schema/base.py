@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Enum, Integer, MetaData
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Enum, Integer, MetaData, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
@@ -88,6 +88,10 @@ def _after(element: after, compiler: Any, **kw: Any) -> str:
 def _after_sqlite(element: after, compiler: Any, **kw: Any) -> str:
     seconds = compiler.process(element.clauses, **kw)
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', ({seconds}) || ' seconds') || '000')"
+
+
+AT_THIS_MOMENT = select(now()).scalar_subquery()
+"""The clock, read once a statement: a bound for an index, which a volatile function is not."""
 
 
 def words(enum: type[StrEnum], name: str) -> Enum:
