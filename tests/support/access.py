@@ -50,7 +50,8 @@ class Callers:
 
     def path_of(self, route: tuple[str, str]) -> str:
         """Path of the call that the table describes."""
-        return ACCESS[route][1].replace("RULE", self.rule).replace("TOKEN", str(self.token))
+        path = ACCESS[route][1].replace("RULE", self.rule).replace("TOKEN", str(self.token))
+        return path.replace("AUDIT", str(self.audit))
 
     def close(self) -> None:
         self.session.close()
@@ -83,6 +84,7 @@ class Callers:
         self._do("POST", "/replicas", {"rse": "MINE", "files": [FILE]}, who="owner")
         self.rule = self._do("POST", "/rules", {**RULE, "rse_expression": "YOURS"}, who="owner").json()[0]
         self._do("POST", "/butlers", BUTLER)
+        self.audit = self._do("POST", "/audits", {"rse": "MINE", "source": "WALK"}).json()["id"]
         self.token = self._do("POST", "/tokens", {"label": "x", "lifetime_s": 600}, who="owner").json()["id"]
         with self.running.database.transaction() as connection:
             account_id = connection.scalar(select(account_table.c.id).where(account_table.c.name == "agent"))

@@ -10,6 +10,7 @@ from arriero.registry.api import (
     account_limits,
     accounts,
     arrivals,
+    audits,
     authentication,
     bad_replicas,
     butlers,
@@ -73,6 +74,7 @@ ROUTERS = (
     pages.router,
     reference.router,
     doctor.router,
+    audits.router,
 )
 
 

@@ -6,6 +6,7 @@ own clients where Rucio has the call. Errors are those of `arriero.registry.erro
 
 from arriero.registry.calls.answers import UnexpectedAnswer, Unreachable
 from arriero.registry.calls.arrivals import ArrivalCalls
+from arriero.registry.calls.audits import AuditCalls
 from arriero.registry.calls.dids import DidCalls
 from arriero.registry.calls.doctor import DoctorCalls
 from arriero.registry.calls.rses import RseCalls
@@ -15,7 +16,7 @@ from arriero.registry.calls.subscriptions import SubscriptionCalls
 __all__ = ["RegistryClient", "UnexpectedAnswer", "Unreachable"]
 
 
-class RegistryClient(RseCalls, DidCalls, RuleCalls, SubscriptionCalls, ArrivalCalls, DoctorCalls):
+class RegistryClient(RseCalls, DidCalls, RuleCalls, SubscriptionCalls, ArrivalCalls, DoctorCalls, AuditCalls):
     """Everything that a registry can be asked for.
 
     Synchronous and thread-safe: one client may serve a whole process. It logs in at the first call that needs it, and

@@ -186,6 +186,30 @@ class Settings(_FromEnvironmentAndFile):
     """A stuck rule of which nothing has succeeded for so long is suspended, days."""
     announced_deadline_s: float = Field(default=86400, gt=0)
     """How long a replica may be COPYING that a client has announced and nobody copies, seconds (24 h)."""
+    audit_confirm_s: float = Field(default=86400, ge=0)
+    """How far apart two audits have to be that find the same, before anything is done about it, seconds (24 h)."""
+    audit_margin_s: float = Field(default=3600, ge=0)
+    """What has changed in the catalogue so long before the moment of a dump, or since, is not judged by it, seconds."""
+    audit_brake_share: float = Field(default=0.05, ge=0, le=1)
+    """An audit that finds more than this part of the replicas missing or wrong, or of its lines dark, counts for nothing."""
+    audit_brake_files: int = Field(default=10, ge=0)
+    """So many are always believed."""
+    scrub_bytes_per_s: float = Field(default=0, ge=0)
+    """Pace at which replicas are read again, at each RSE, bytes a second; 0 reads only those that are doubted."""
+    scrub_files: int = Field(default=100, ge=1)
+    """Replicas that one round reads at one RSE at most."""
+    scrub_threads: int = Field(default=4, ge=1)
+    """Replicas that one worker process reads at once."""
+    scrub_age_days: float = Field(default=90, ge=0)
+    """A replica is read again when it was verified longer ago, days; the longest first."""
+    scrub_confirm_s: float = Field(default=600, ge=0)
+    """How far apart two looks at a replica have to be that find it missing or wrong, seconds (10 min)."""
+    suspicious_count: int = Field(default=5, ge=1)
+    """A replica that was declared suspicious so often is bad, if another one was verified."""
+    suspicious_days: float = Field(default=5, gt=0)
+    """Within this time, days."""
+    suspicious_brake_files: int = Field(default=100, ge=1)
+    """Where more replicas than this would become bad at one RSE, the RSE itself is at fault, and none does."""
     sweep_s: float = Field(default=5, gt=0)
     """How often each queue is swept for what is due, seconds."""
     arrival_max_attempts: int = Field(default=10, ge=1)

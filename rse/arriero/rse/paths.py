@@ -18,6 +18,8 @@ MAX_SEGMENT_BYTES = 250
 MAX_PATH_BYTES = 1000
 """UTF-8 bytes of a path; dCache and XRootD hold about 1,024 with the prefix."""
 
+QUARANTINE_FOLDER = ".arriero-quarantine"
+"""Folder below the prefix of an RSE to which dark files are moved; nothing in it is looked at."""
 
 _ATTEMPT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 

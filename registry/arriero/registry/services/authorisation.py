@@ -46,6 +46,8 @@ class Action(StrEnum):
     REPLICA_DECLARE = "replica_declare"
     REPLICA_DELETE = "replica_delete"
     REPLICA_QUARANTINE = "replica_quarantine"
+    AUDIT_RUN = "audit_run"
+    AUDIT_OVERRIDE = "audit_override"
     RULE_ADD = "rule_add"
     RULE_IGNORE_LIMIT = "rule_ignore_limit"
     RULE_UPDATE = "rule_update"
@@ -131,6 +133,10 @@ _POLICIES = MappingProxyType(
         Action.REPLICA_DECLARE: _OWNER_OR_SITE,
         Action.REPLICA_DELETE: Policy(owner=_MANAGER),
         Action.REPLICA_QUARANTINE: Policy(bound=_AGENT),
+        # by whoever stands beside the storage
+        Action.AUDIT_RUN: Policy(bound=_AGENT),
+        # to believe an audit that finds more than can be true
+        Action.AUDIT_OVERRIDE: _ADMIN_ONLY,
         Action.RULE_ADD: _OWN_RULE,
         Action.RULE_IGNORE_LIMIT: _ADMIN_ONLY,
         Action.RULE_UPDATE: _OWN_RULE,

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from arriero.registry.errors import InvalidInput
+from arriero.registry.schema.base import now
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
@@ -13,9 +14,10 @@ from arriero.registry.services.pfn_lookup import Place, candidates
 from arriero.registry.services.rses import require_rse
 from arriero.registry.store import quarantine as store
 from arriero.registry.store import replica_sets as sets
+from arriero.registry.store import storage_findings as findings
 from arriero.registry.store.rses import load_rses
 from arriero.rse.errors import RSEError
-from arriero.rse.paths import safe_path
+from arriero.rse.paths import QUARANTINE_FOLDER, safe_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +84,86 @@ def quarantine(
         return new
 
     return context.database.run(work)
+
+
+def move_aside(context: Context, actor: Actor, rse: str, finding_ids: Sequence[int]) -> list[dict[str, str]]:
+    """Write down that confirmed dark files of an RSE are moved into its quarantine, for whoever moves them.
+
+    Parameters
+    ----------
+    finding_ids
+        Of `arriero.registry.services.storage_findings.list_findings`; those that are no confirmed dark files are passed
+        over, and so are files that have become replicas meanwhile.
+
+    Returns
+    -------
+    list
+        Those that are to be moved: ``path`` and ``moved_to``. Say with `moved` what has become of them.
+
+    Raises
+    ------
+    NotFound
+        There is no such RSE.
+    """
+    authorize(actor, Action.REPLICA_QUARANTINE, Target(rse, rse=rse))
+    _check_number(context, len(finding_ids))
+
+    def work(connection: Connection) -> list[dict[str, str]]:
+        row = require_rse(connection, rse)
+        found = store.hold_dark(connection, row["id"], finding_ids)
+        known = _known(connection, rse, [one["path"] for one in found])
+        dark = [one for one in found if one["path"] not in known]
+        moment = connection.execute(select(now())).scalar_one()
+        folder = f"{QUARANTINE_FOLDER}/{moment:%Y%m%dT%H%M%S}"
+        store.note_aside(connection, row["id"], [one["id"] for one in dark], folder)
+        findings.forget(connection, [one["id"] for one in found])
+        if found:
+            audit.record(connection, actor, Action.REPLICA_QUARANTINE, rse, count=len(dark), folder=folder)
+        return [{"path": one["path"], "moved_to": f"{folder}/{one['path']}"} for one in dark]
+
+    return context.database.run(work)
+
+
+def moved(
+    context: Context, actor: Actor, rse: str, *, there: Sequence[str], not_moved: Sequence[str] = ()
+) -> list[str]:
+    """Tell what has become of files that were to be moved aside.
+
+    Parameters
+    ----------
+    there
+        Paths of those that were moved.
+    not_moved
+        Paths of those that could not be, or were gone.
+
+    Returns
+    -------
+    list
+        Paths of those of ``there`` that somebody has registered meanwhile: move them back.
+    """
+    authorize(actor, Action.REPLICA_QUARANTINE, Target(rse, rse=rse))
+    _check_number(context, len(there) + len(not_moved))
+
+    def work(connection: Connection) -> list[str]:
+        row = require_rse(connection, rse)
+        known = sorted(_known(connection, rse, there))
+        store.forget_aside(connection, row["id"], [*known, *not_moved])
+        if known or not_moved:
+            detail = {"registered": len(known), "not_moved": len(not_moved)}
+            audit.record(connection, actor, Action.REPLICA_QUARANTINE, rse, **detail)
+        return known
+
+    return context.database.run(work)
+
+
+def _known(connection: Connection, rse: str, paths: Sequence[str]) -> set[str]:
+    """Those of some paths of an RSE that are replicas."""
+    where = load_rses(connection, [rse])[rse]
+    sets.stage_candidates(connection, candidates(connection, [[Place(where, path)] for path in paths]))
+    return {paths[replica["place"]] for replica in sets.found_replicas(connection)}
+
+
+def _check_number(context: Context, number: int) -> None:
+    most = context.settings.max_bulk_items
+    if number > most:
+        raise InvalidInput(f"at most {most} files in one call")
