@@ -182,6 +182,18 @@ class Settings(_FromEnvironmentAndFile):
     """Longest wait between two attempts, seconds."""
     stuck_retry_s: float = Field(default=7200, gt=0)
     """When a stuck rule is looked at again if nothing else wakes it, seconds (DESIGN section 5: 2 h at first)."""
+    deletion_threads: int = Field(default=16, ge=1)
+    """Deletions that one worker process asks of one RSE at once."""
+    deletion_batch: int = Field(default=1000, ge=1)
+    """Deletions that one claim takes and one settlement reports at most, and how many of an RSE may wait after failures."""
+    deletion_lease_s: float = Field(default=60, gt=0)
+    """How long a claimed deletion is held without a heartbeat, seconds."""
+    deletion_grave_s: float = Field(default=180, ge=0)
+    """How long the path of a deletion is kept free after an attempt that nobody saw end, seconds: longer than any request takes."""
+    deletion_backoff_s: float = Field(default=30, gt=0)
+    """Wait before a deletion that failed, or an RSE that did not answer, is tried again, seconds; doubles, with jitter."""
+    deletion_backoff_max_s: float = Field(default=21600, gt=0)
+    """Longest wait between two attempts of a deletion, seconds (6 h)."""
     stuck_suspend_days: float = Field(default=14, gt=0)
     """A stuck rule of which nothing has succeeded for so long is suspended, days."""
     announced_deadline_s: float = Field(default=86400, gt=0)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Alias, ColumnElement, Connection, and_, case, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, FromClause, and_, case, exists, or_, select, text
 
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import (
@@ -48,6 +48,9 @@ REASONS: Mapping[str, str] = {
 
 MAY_GO = (ReplicaState.AVAILABLE, ReplicaState.UNAVAILABLE, ReplicaState.BAD)
 """States of replicas that may have bytes and that nobody works on or hopes for."""
+
+AT_ONCE = text("(replicas.purge IS NOT NULL OR replicas.state = 'BAD')")
+"""What goes at once, spelt as the index has it, so that both databases see that it serves."""
 
 _BY_NAME = "lsst_butler"
 """LFN-to-PFN algorithm in which the scope plays no part."""
@@ -138,7 +141,7 @@ def when() -> ColumnElement[str]:
     )
 
 
-def proves(another: Alias, place: Place) -> ColumnElement[bool]:
+def proves(another: FromClause, place: Place) -> ColumnElement[bool]:
     """Condition that another replica of the file proves that this one may go.
 
     It is AVAILABLE, was verified and has not become suspicious since, on another storage, and one that keeps things.

@@ -1,0 +1,281 @@
+"""Settles deletions: replicas, what waited for them, history, counters and events change together or not at all.
+
+A fixed number of statements a batch. A report counts only by compare-and-set on (deletion, fence, owner): a worker that was
+given up is not believed (DESIGN 4.1). Lock order: deletions, rules, replicas, as nobody holds a replica and asks for its deletion.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, RowMapping, case, func, literal, null, or_, select, update
+
+from arriero.registry.dialect import id_rows
+from arriero.registry.ports import Bell
+from arriero.registry.schema.base import after, now
+from arriero.registry.schema.tables import deletions, rse_deletions, rse_usage
+from arriero.registry.services.bad_replicas import RulesCame, retried
+from arriero.registry.services.context import Context
+from arriero.registry.store import events
+from arriero.registry.store import replica_sets as sets
+from arriero.registry.store.evaluations import look_at_files
+from arriero.scheduler import deletion_effects as effects
+from arriero.scheduler.deletion_reports import Action, Decided, Outcome, Report, decide
+
+log = structlog.get_logger(__name__)
+
+GRAVE = "grave"
+"""Code of a deletion whose bytes are gone and whose path is kept free."""
+
+
+@dataclass(slots=True)
+class Settled:
+    """What became of a batch of reports."""
+
+    done: int = 0
+    freed: int = 0
+    """Bytes."""
+    failed: int = 0
+    released: int = 0
+    """Taken back before anything was asked of the storage, or kept because their proof was gone."""
+    discarded: int = 0
+    """Reports of workers that had been given up."""
+    woken: int = 0
+    """Rules that have waited for a replica to go."""
+
+
+def settle_deletions(context: Context, rse_id: int, owner: str, reports: Sequence[Report]) -> Settled:
+    """Settle a batch of one RSE in one transaction.
+
+    Raises
+    ------
+    Busy
+        The database lost every race; nothing has changed, and the same batch may be settled again.
+    """
+    if not reports:
+        return Settled()
+    work = partial(_settle, context=context, rse_id=rse_id, owner=owner, reports=reports)
+    result = retried(context, work)
+    if result.woken:
+        context.doorbell.ring(Bell.EVALUATIONS)
+    if result.discarded:
+        log.warning("reports of another worker's deletions discarded", count=result.discarded)
+    return result
+
+
+def _settle(
+    connection: Connection, context: Context, rse_id: int, owner: str, reports: Sequence[Report]
+) -> Settled:
+    held = _hold(connection, owner, reports)
+    decided = [
+        decide(report, held[report.deletion.id, report.deletion.fence])
+        for report in reports
+        if (report.deletion.id, report.deletion.fence) in held
+    ]
+    result = Settled(discarded=len(reports) - len(decided))
+    if not decided:
+        return result
+    effects.note(connection, decided)
+    result.woken = _hold_replicas(connection, rse_id, decided)
+    _end(connection, rse_id, decided)
+    _try_again(connection, context)
+    gone = [one for one in decided if one.is_gone and one.report.outcome is Outcome.DONE]
+    result.done = sum(one.is_gone for one in decided)
+    result.freed = sum(one.report.deletion.bytes for one in gone)
+    result.failed = sum(one.report.outcome in {Outcome.FAILED, Outcome.UNREACHABLE} for one in decided)
+    result.released = len(decided) - result.done - result.failed
+    _count_space(connection, rse_id, result.freed)
+    if result.done:
+        _storage_works(connection, rse_id)
+    failed = [one for one in decided if one.report.outcome is Outcome.FAILED]
+    events.append(connection, "deletion-failed", _keyed(_named(connection, rse_id, failed), failed))
+    return result
+
+
+def _hold(connection: Connection, owner: str, reports: Iterable[Report]) -> dict[tuple[int, int], Any]:
+    """Hold the deletions that are still this worker's, by id and fence."""
+    has_grave = case((deletions.c.grave_until > now(), 1), else_=0)
+    rows = connection.execute(
+        select(deletions.c.id, deletions.c.fence, has_grave.label("has_grave"))
+        .where(
+            deletions.c.id.in_(id_rows(connection, sorted(one.deletion.id for one in reports))),
+            deletions.c.lease_owner == owner,
+        )
+        .order_by(deletions.c.id)
+        .with_for_update()
+    )
+    return {(row.id, row.fence): row for row in rows}
+
+
+def _hold_replicas(connection: Connection, rse_id: int, decided: Sequence[Decided]) -> int:
+    """Hold the replicas that change, after the rules that wait for them; give how many those are.
+
+    Raises
+    ------
+    RulesCame
+        Another has come meanwhile.
+    """
+    changing = [one for one in decided if one.action in {Action.FINISH, Action.REVERT}]
+    if not changing:
+        return 0
+    _stage(connection, rse_id, changing)
+    held = sets.hold_rules(connection)
+    sets.hold_replicas(connection)
+    waiting = sets.rules_with_locks(connection)
+    if waiting - held:
+        raise RulesCame
+    return len(waiting)
+
+
+def _stage(connection: Connection, rse_id: int, decided: Sequence[Decided]) -> None:
+    sets.keep_only(
+        connection, ((place, one.report.deletion.file_id, rse_id) for place, one in enumerate(decided))
+    )
+
+
+def _end(connection: Connection, rse_id: int, decided: Sequence[Decided]) -> None:
+    """Carry out what ends a deletion."""
+    reverted = [one for one in decided if one.action is Action.REVERT]
+    if reverted:
+        _stage(connection, rse_id, reverted)
+        effects.revert(connection)
+        look_at_files(connection, sets.locks_on_them())
+    finished = [one for one in decided if one.action is Action.FINISH]
+    if finished:
+        _stage(connection, rse_id, finished)
+        named = sets.found_replicas(connection)
+        effects.finish(connection)
+        look_at_files(connection, sets.locks_on_them())
+        _tell(connection, named, finished)
+    buried = [one for one in decided if one.action is Action.BURY]
+    _tell(connection, _named(connection, rse_id, buried), buried)
+
+
+def _try_again(connection: Connection, context: Context) -> None:
+    """Give the others back to the queue: attempts that asked nothing, or got no answer, do not count."""
+    one = effects.reap_settled
+    uncounted = one.c.outcome.in_((Outcome.UNREACHABLE.value, Outcome.UNSENT.value))
+    grave_s = context.settings.deletion_grave_s
+    is_buried = one.c.action == Action.BURY.value
+    # what is still there is looked at once more when nothing can be on its way any more
+    waits = or_(is_buried, one.c.outcome.in_((Outcome.KEPT.value, Outcome.SPOILT.value)))
+    grave_until: Any = case((one.c.may_be_under_way, after(literal(grave_s))), else_=deletions.c.grave_until)
+    connection.execute(
+        update(deletions)
+        .where(deletions.c.id == one.c.deletion_id, one.c.action.in_((Action.AGAIN.value, Action.BURY.value)))
+        .values(
+            attempt=case((uncounted, deletions.c.attempt - 1), else_=deletions.c.attempt),
+            not_before=case((waits, deletions.c.grave_until), else_=after(one.c.delay_s)),
+            gone_at=case((is_buried, now()), else_=null()),
+            grave_until=grave_until,
+            code=case((is_buried, GRAVE), else_=func.coalesce(one.c.code, deletions.c.code)),
+            reason=case(
+                (
+                    is_buried,
+                    "its bytes are gone; its path is kept free until no request can be on its way there",
+                ),
+                else_=func.coalesce(one.c.reason, deletions.c.reason),
+            ),
+            lease_owner=null(),
+            lease_until=null(),
+        )
+    )
+
+
+def _count_space(connection: Connection, rse_id: int, freed: int) -> None:
+    if freed:
+        connection.execute(
+            update(rse_usage).where(rse_usage.c.rse_id == rse_id).values(freed=rse_usage.c.freed + freed)
+        )
+
+
+def _storage_works(connection: Connection, rse_id: int) -> None:
+    """Forget the failures of a storage that has done something."""
+    connection.execute(
+        update(rse_deletions)
+        .where(rse_deletions.c.rse_id == rse_id, rse_deletions.c.failures > 0)
+        .values(failures=0, not_before=null(), code=null(), reason=null())
+    )
+
+
+def note_failure(connection: Connection, rse_id: int, *, code: str, reason: str, wait_s: float) -> None:
+    """Have nothing be deleted at an RSE for a while, and then one thing first."""
+    connection.execute(
+        update(rse_deletions)
+        .where(rse_deletions.c.rse_id == rse_id)
+        .values(
+            failures=rse_deletions.c.failures + 1,
+            code=code,
+            reason=reason[:1000],
+            not_before=after(literal(wait_s)),
+        )
+    )
+
+
+def finish_graves(context: Context, *, limit: int = 1000) -> int:
+    """Let replicas leave the catalogue whose bytes are gone and whose paths have been free for long enough; for a sweep."""
+
+    def work(connection: Connection) -> tuple[int, int]:
+        rows = connection.execute(
+            select(deletions.c.id, deletions.c.file_id, deletions.c.rse_id)
+            .where(deletions.c.gone_at.is_not(None), deletions.c.not_before <= now())
+            .order_by(deletions.c.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        ).all()
+        if not rows:
+            return 0, 0
+        effects.note_finished(connection, [row.id for row in rows])
+        sets.keep_only(connection, ((place, row.file_id, row.rse_id) for place, row in enumerate(rows)))
+        held = sets.hold_rules(connection)
+        sets.hold_replicas(connection)
+        waiting = sets.rules_with_locks(connection)
+        if waiting - held:
+            raise RulesCame
+        effects.finish(connection)
+        look_at_files(connection, sets.locks_on_them())
+        return len(rows), len(waiting)
+
+    finished, woken = retried(context, work)
+    if woken:
+        context.doorbell.ring(Bell.EVALUATIONS)
+    return finished
+
+
+def _named(connection: Connection, rse_id: int, decided: Sequence[Decided]) -> Sequence[RowMapping]:
+    if not decided:
+        return []
+    _stage(connection, rse_id, decided)
+    return sets.found_replicas(connection)
+
+
+def _tell(connection: Connection, named: Sequence[RowMapping], decided: Sequence[Decided]) -> None:
+    for outcome, event_type in ((Outcome.DONE, "deletion-done"), (Outcome.NOT_FOUND, "deletion-not-found")):
+        told = [one for one in decided if one.report.outcome is outcome]
+        events.append(connection, event_type, _keyed(named, told))
+
+
+def _keyed(named: Sequence[RowMapping], decided: Iterable[Decided]) -> list[tuple[str, dict[str, Any]]]:
+    """Events in Rucio's shape, each with the key that keeps those of one replica in order."""
+    by_file = {row["file_id"]: row for row in named}
+    keyed = []
+    for one in decided:
+        report = one.report
+        row = by_file.get(report.deletion.file_id)
+        if row is None:
+            continue
+        payload = {
+            "scope": row["scope"],
+            "name": row["name"],
+            "rse": row["rse"],
+            "file-size": report.deletion.bytes,
+            "bytes": report.deletion.bytes,
+            "url": report.url,
+            "protocol": report.scheme,
+            "duration": round(report.seconds or 0.0, 3),
+            "reason": report.reason or "",
+        }
+        keyed.append((f"{row['rse']}:{row['scope']}:{row['name']}", payload))
+    return keyed
