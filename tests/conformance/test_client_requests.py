@@ -126,8 +126,11 @@ def test_limits_of_transfers(official, client, rse, monkeypatch):
     kept = ("direction", "activity", "max_transfers", "volume", "deadline", "strategy")
     assert [first[key] for key in kept] == ["DESTINATION", "Express", 20, None, None, "fifo"]
     assert [second[key] for key in kept] == ["SOURCE", None, 5, None, None, "fifo"]
-    # kept, and not yet kept to: the answer says so
-    assert first["enforced"] is False
+    assert [one["enforced"] for one in (first, second)] == [True, True]
+    client.set_transfer_limit(rse, activity="Express", max_transfers=20, volume=10**12)
+    assert limits()[0]["enforced"] is False, (
+        "the workers keep to the number, not to the volume: the answer says so"
+    )
     with pytest.raises(exception.InvalidRSEExpression):
         client.set_transfer_limit("NOWHERE", max_transfers=1)
     for wrong in (

@@ -20,6 +20,7 @@ from arriero.scheduler.plan import plan_copies
 from arriero.scheduler.reports import Report, Transfer, failure, success
 from arriero.scheduler.rse_catalogue import load_rses
 from arriero.scheduler.settle import settle
+from arriero.scheduler.traffic import Traffic
 from support.database import migrated_database
 from support.scheduling import Catalogue, evaluations, locks, replicas, requests, rules
 from support.services import drop_database
@@ -119,7 +120,7 @@ def test_a_bad_replica_is_replaced_from_a_good_one(catalogue, mirrored):
     [request] = mirrored.claimed()
     assert (request.file_id, request.destination_id) == (mirrored.files[0], mirrored.in2p3)
     with catalogue.database.snapshot() as connection:
-        [planned], unplanned = plan_copies(connection, [request], load_rses(connection), {})
+        [planned], unplanned = plan_copies(connection, [request], Traffic(load_rses(connection)), {})
     assert not unplanned
     assert (planned.source_id, planned.order.replaces_bad) == (mirrored.slac, True)
     mirrored.settle(success(request, Transfer("streamed", 1.0)))
@@ -143,7 +144,7 @@ def test_a_repair_that_failed_is_tried_again_and_still_replaces(catalogue, mirro
     evaluate(catalogue)
     [request] = mirrored.claimed()
     with catalogue.database.snapshot() as connection:
-        [planned], _ = plan_copies(connection, [request], load_rses(connection), {})
+        [planned], _ = plan_copies(connection, [request], Traffic(load_rses(connection)), {})
     assert planned.order.replaces_bad
 
 

@@ -40,7 +40,7 @@ def test_what_earlier_attempts_left_is_removed(copy, tmp_path):
         (tmp_path / "there" / temporary_path("f", f"7-{fence}")).write_bytes(b"by")
     (tmp_path / "there" / temporary_path("f", "8-1")).write_bytes(b"another request's")
     mover = ThreadMover(ProtocolPool(), threads=2)
-    mover.submit([copy])
+    mover.submit([copy], {copy.link: 1})
     (ended,) = finished(mover)
     mover.close()
     assert ended.result is not None, ended.reason
@@ -50,7 +50,7 @@ def test_what_earlier_attempts_left_is_removed(copy, tmp_path):
 def test_an_error_of_the_storage_is_reported_with_its_code(copy, tmp_path):
     (tmp_path / "here" / "f").unlink()
     mover = ThreadMover(ProtocolPool(), threads=2)
-    mover.submit([copy])
+    mover.submit([copy], {copy.link: 1})
     (ended,) = finished(mover)
     mover.close()
     assert (ended.result, ended.code, ended.retryable) == (None, "not_found", False)
@@ -64,7 +64,7 @@ def test_a_bug_in_one_copy_ends_no_other(copy):
 
     bad = replace(copy, order=replace(copy.order, attempt_name="bad"))
     mover = ThreadMover(ProtocolPool(), threads=1, copy=explode)
-    mover.submit([bad, copy])
+    mover.submit([bad, copy], {copy.link: 1})
     first, second = finished(mover, 2)
     mover.close()
     assert (first.code, first.retryable) == ("unexpected_error", True)
@@ -84,8 +84,34 @@ def test_cancelled_copies_end(copy):
 
     waiting = replace(copy, request=replace(copy.request, id=8))
     mover = ThreadMover(ProtocolPool(), threads=1, copy=slow)
-    mover.submit([copy, waiting])
+    mover.submit([copy, waiting], {copy.link: 1})
     begun.wait(10)
     mover.cancel([7, 8])
     assert [ended.code for ended in finished(mover, 2)] == ["cancelled", "cancelled"]
+    mover.close()
+
+
+def test_no_more_copies_of_a_link_run_at_once_than_it_has_slots(copy):
+    running, most, lock = 0, 0, threading.Lock()
+    go = threading.Event()
+
+    def held(order, pool, *, cancelled):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        go.wait(10)
+        with lock:
+            running -= 1
+        return "copied"
+
+    copies = [replace(copy, request=replace(copy.request, id=number)) for number in range(6)]
+    elsewhere = replace(copy, source_id=99)
+    mover = ThreadMover(ProtocolPool(), threads=8, copy=held)
+    mover.submit([*copies, elsewhere], {copy.link: 2, elsewhere.link: 1})
+    while running < 3:
+        time.sleep(0.01)
+    go.set()
+    assert {ended.result for ended in finished(mover, 7)} == {"copied"}
+    assert most == 3, "two of the one link, and one of the other"
     mover.close()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import select
 
+from arriero.registry.schema.base import after
 from arriero.registry.states import ReplicaState, RequestState, RuleState
 from arriero.scheduler.claim import ClaimedRequest, claim_requests, extend_leases
 from arriero.scheduler.evaluate import Evaluator
@@ -187,15 +188,12 @@ def test_attempts_end(catalogue, night):
             tx.execute(
                 requests.update()
                 .where(requests.c.id == request.id)
-                .values(not_before=request_in_the_past(catalogue))
+                # before all others of its lane
+                .values(not_before=after(-3600.0))
             )
     row = catalogue.rule_row(night.rule)
     assert (row.state, row.locks_stuck) == (RuleState.STUCK, 1)
     assert f"given up after {attempts} attempts" in row.reason
-
-
-def request_in_the_past(catalogue):
-    return catalogue.one(select(requests.c.created_at).limit(1)).created_at
 
 
 def test_a_report_of_a_worker_that_was_given_up_is_discarded(catalogue, night):

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from arriero.registry.ports import Bell
+from arriero.registry.schema.base import after
 from arriero.registry.states import RequestState, RuleState
 from arriero.scheduler.claim import claim_requests
 from arriero.scheduler.evaluate import Evaluator
@@ -62,8 +63,11 @@ def test_the_evaluation_of_a_dead_worker_is_taken_back_and_waits_the_longer_the_
 def test_a_request_that_kills_its_worker_each_time_fails_at_last(catalogue, rule):
     Evaluator(catalogue.context).run()
     attempts = catalogue.context.settings.transfer_max_attempts
+    first = catalogue.rows(select(requests.c.id).order_by(requests.c.id))[0].id
     for _ in range(attempts):
-        catalogue.age(requests, 1, "not_before")
+        with catalogue.database.transaction() as tx:
+            # before all others of its lane
+            tx.execute(requests.update().where(requests.c.id == first).values(not_before=after(-3600.0)))
         claimed = catalogue.database.run(lambda tx: claim_requests(tx, "killed", limit=1, lease_s=30))
         assert len(claimed) == 1
         with catalogue.database.transaction() as tx:

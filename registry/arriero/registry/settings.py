@@ -170,8 +170,10 @@ class Settings(_FromEnvironmentAndFile):
     """How long a claimed evaluation is held without finishing a chunk, seconds."""
     transfer_threads: int = Field(default=8, ge=1)
     """Copies that one worker process has under way at once."""
-    transfer_batch: int = Field(default=100, ge=1)
-    """Requests that one claim takes, and one settlement reports at most."""
+    transfer_batch: int = Field(default=1000, ge=1)
+    """Requests that one worker process holds, and settles together, at most; as many as it copies in a second or so."""
+    activity_shares: dict[str, float] = Field(default_factory=dict)
+    """Shares of activities in what is copied to one RSE, of one priority; 1 for those not named: ``{"Express": 3}``."""
     transfer_lease_s: float = Field(default=30, gt=0)
     """How long a claimed request is held without a heartbeat, seconds."""
     transfer_max_attempts: int = Field(default=6, ge=1)
@@ -180,8 +182,6 @@ class Settings(_FromEnvironmentAndFile):
     """Wait before the second attempt, seconds; doubles with each, with jitter."""
     transfer_backoff_max_s: float = Field(default=900, gt=0)
     """Longest wait between two attempts, seconds."""
-    stuck_retry_s: float = Field(default=7200, gt=0)
-    """When a stuck rule is looked at again if nothing else wakes it, seconds (DESIGN section 5: 2 h at first)."""
     deletion_threads: int = Field(default=16, ge=1)
     """Deletions that one worker process asks of one RSE at once."""
     deletion_batch: int = Field(default=1000, ge=1)
@@ -194,6 +194,8 @@ class Settings(_FromEnvironmentAndFile):
     """Wait before a deletion that failed, or an RSE that did not answer, is tried again, seconds; doubles, with jitter."""
     deletion_backoff_max_s: float = Field(default=21600, gt=0)
     """Longest wait between two attempts of a deletion, seconds (6 h)."""
+    stuck_retry_s: float = Field(default=7200, gt=0)
+    """When a stuck rule is looked at again if nothing else wakes it, seconds (DESIGN section 5: 2 h at first)."""
     stuck_suspend_days: float = Field(default=14, gt=0)
     """A stuck rule of which nothing has succeeded for so long is suspended, days."""
     announced_deadline_s: float = Field(default=86400, gt=0)

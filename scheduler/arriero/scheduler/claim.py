@@ -1,20 +1,17 @@
 """The queue of requests: take a batch, hold it with a sign of life. Reports go through `arriero.scheduler.settle`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, func, literal, select, text, update
+from sqlalchemy import Connection, literal, select, update
 
+from arriero.registry.dialect import id_rows
 from arriero.registry.schema.base import after, now
 from arriero.registry.schema.tables import requests
 from arriero.registry.states import RequestState
-
-AT_THIS_MOMENT = select(now()).scalar_subquery()
-"""The clock, read once a statement: a bound for an index, which a volatile function is not."""
-
-QUEUED = text("requests.state = 'QUEUED'")
-SUBMITTED = text("requests.state = 'SUBMITTED'")
-"""Spelt out, so that both databases see that the partial indexes serve."""
+from arriero.scheduler.core.lanes import Lane, allot, levels
+from arriero.scheduler.lanes import find_lanes, first_of
+from arriero.scheduler.traffic import Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +27,7 @@ class ClaimedRequest:
     attempt: int
     failed_source_id: int | None
     """The source of the attempt before, if that failed."""
+    activity: str = ""
 
     @property
     def attempt_name(self) -> str:
@@ -37,7 +35,15 @@ class ClaimedRequest:
         return f"{self.id}-{self.fence}"
 
 
-def claim_requests(connection: Connection, owner: str, *, limit: int, lease_s: float) -> list[ClaimedRequest]:
+def claim_requests(
+    connection: Connection,
+    owner: str,
+    *,
+    limit: int,
+    lease_s: float,
+    traffic: Traffic | None = None,
+    lanes: Sequence[Lane] | None = None,
+) -> list[ClaimedRequest]:
     """Take the most urgent requests that are due.
 
     Parameters
@@ -48,29 +54,38 @@ def claim_requests(connection: Connection, owner: str, *, limit: int, lease_s: f
         How many at most.
     lease_s
         How long they are held without a sign of life, seconds.
+    traffic
+        How much each RSE may get; as much as there is when None.
+    lanes
+        From which; all of them when None.
 
     Returns
     -------
     list of ClaimedRequest
-        All of the highest priority that is due (5 before 1), by age; empty only if nothing is due, or all of it is
-        being claimed by others. Two workers never get the same one. The attempt is counted now.
+        The higher priority first (5 before 1), fairly between RSEs, activities and rules, by the time when they were due;
+        empty only if nothing is due that may go, or all of it is being claimed by others. Two workers never get the same
+        one. The attempt is counted now.
     """
-    is_due = and_(QUEUED, requests.c.not_before <= AT_THIS_MOMENT)
-    due = (
-        select(requests.c.id)
-        # one level at a time: so the index gives the order, whatever is queued
-        .where(
-            is_due,
-            requests.c.priority == select(func.max(requests.c.priority)).where(is_due).scalar_subquery(),
-        )
-        .order_by(requests.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("due")
-    )
+    if lanes is None:
+        lanes, _ = find_lanes(connection)
+    ids: list[int] = []
+    for level in levels(lanes if traffic is None else traffic.open(lanes)):
+        room = {} if traffic is None else traffic.room({lane.destination_id for lane in level})
+        shares = {} if traffic is None else traffic.shares
+        counts = allot(level, limit=limit - len(ids), room=room, shares=shares)
+        taken = first_of(connection, list(counts.items()))
+        if traffic is not None:
+            traffic.note_claimed(counts)
+        ids += taken
+        if len(ids) >= limit:
+            break
+    return _hold(connection, owner, ids, lease_s=lease_s) if ids else []
+
+
+def _hold(connection: Connection, owner: str, ids: Sequence[int], *, lease_s: float) -> list[ClaimedRequest]:
     rows = connection.execute(
         update(requests)
-        .where(requests.c.id == due.c.id)
+        .where(requests.c.id.in_(id_rows(connection, ids)))
         .values(
             state=RequestState.SUBMITTED,
             attempt=requests.c.attempt + 1,
@@ -88,9 +103,10 @@ def claim_requests(connection: Connection, owner: str, *, limit: int, lease_s: f
             requests.c.attempt,
             requests.c.source_id,
             requests.c.code,
+            requests.c.activity,
         )
     )
-    taken = sorted(rows, key=lambda row: row.id)
+    place = {request_id: index for index, request_id in enumerate(ids)}
     return [
         ClaimedRequest(
             id=row.id,
@@ -101,8 +117,9 @@ def claim_requests(connection: Connection, owner: str, *, limit: int, lease_s: f
             bytes=row.bytes,
             attempt=row.attempt,
             failed_source_id=row.source_id if row.code else None,
+            activity=row.activity,
         )
-        for row in taken
+        for row in sorted(rows, key=lambda row: place[row.id])
     ]
 
 
@@ -116,7 +133,7 @@ def note_sources(connection: Connection, owner: str, sources: Mapping[int, int])
     for source_id, ids in by_source.items():
         connection.execute(
             update(requests)
-            .where(requests.c.id.in_(ids), requests.c.lease_owner == owner)
+            .where(requests.c.id.in_(id_rows(connection, ids)), requests.c.lease_owner == owner)
             .values(source_id=source_id)
         )
 
@@ -134,7 +151,7 @@ def extend_leases(
     held = (
         select(requests.c.id)
         .where(
-            requests.c.id.in_(sorted(ids)),
+            requests.c.id.in_(id_rows(connection, sorted(ids))),
             requests.c.lease_owner == owner,
             requests.c.state == RequestState.SUBMITTED,
         )

@@ -5,9 +5,8 @@ from typing import Any
 
 from sqlalchemy import Connection, case, delete, func, literal, null, select, update
 
-from arriero.registry.schema.base import after
+from arriero.registry.schema.base import AT_THIS_MOMENT, after
 from arriero.registry.schema.tables import evaluations
-from arriero.scheduler.claim import AT_THIS_MOMENT
 from arriero.scheduler.errors import LeaseLost
 
 

@@ -5,7 +5,8 @@ A mover knows nothing of the database: it gets orders and gives back how each en
 
 import queue
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,7 @@ from arriero.rse.copy import CopyOrder, CopyResult, copy_file, temporary_path
 from arriero.rse.errors import RSEError
 from arriero.rse.pool import ProtocolPool
 from arriero.scheduler.plan import PlannedCopy
+from arriero.scheduler.traffic import Link
 
 log = structlog.get_logger(__name__)
 
@@ -33,13 +35,21 @@ class Finished:
     code: str = ""
     reason: str = ""
     retryable: bool = False
+    rse: str | None = None
+    """The one that failed, by name, where the storage library can tell."""
 
 
 class Mover(Protocol):
     """Does copies."""
 
-    def submit(self, copies: Sequence[PlannedCopy]) -> None:
-        """Begin copies, or queue them; returns at once."""
+    def submit(self, copies: Sequence[PlannedCopy], slots: Mapping[Link, int]) -> None:
+        """Begin copies, or queue them; returns at once.
+
+        Parameters
+        ----------
+        slots
+            How many run at once on each link, from now on.
+        """
 
     def poll(self, timeout_s: float) -> list[Finished]:
         """Give the copies that have ended; waits for the first of them at most ``timeout_s`` seconds."""
@@ -71,14 +81,37 @@ class ThreadMover:
         self._copy = copy
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="arriero-copy")
         self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._slots: dict[Link, int] = {}
+        self._waiting: dict[Link, deque[PlannedCopy]] = {}
+        self._running: Counter[Link] = Counter()
         self._cancelled: set[int] = set()
         self._closing = threading.Event()
 
-    def submit(self, copies: Sequence[PlannedCopy]) -> None:
-        """Queue copies for the threads."""
+    def submit(self, copies: Sequence[PlannedCopy], slots: Mapping[Link, int]) -> None:
+        """Queue copies for the threads: as many of a link at once as it has slots."""
         self._cancelled.difference_update(copy.request.id for copy in copies)
-        for copy in copies:
-            self._executor.submit(self._work, copy)
+        with self._lock:
+            self._slots.update(slots)
+            for copy in copies:
+                self._waiting.setdefault(copy.link, deque()).append(copy)
+            for link in self._slots:
+                self._begin(link)
+
+    def _begin(self, link: Link) -> None:
+        waiting = self._waiting.get(link)
+        while waiting and self._running[link] < self._slots.get(link, 1):
+            self._running[link] += 1
+            self._executor.submit(self._work_and_go_on, waiting.popleft())
+
+    def _work_and_go_on(self, copy: PlannedCopy) -> None:
+        try:
+            self._work(copy)
+        finally:
+            with self._lock:
+                self._running[copy.link] -= 1
+                if not self._closing.is_set():
+                    self._begin(copy.link)
 
     def poll(self, timeout_s: float) -> list[Finished]:
         """Give the copies that have ended."""
@@ -113,7 +146,7 @@ class ThreadMover:
             result = self._copy(copy.order, self._pool, cancelled=cancelled)
             self._remove_earlier(copy)
         except RSEError as error:
-            self._finished.put(Finished(copy, None, error.code, str(error), error.retryable))
+            self._finished.put(Finished(copy, None, error.code, str(error), error.retryable, error.rse))
         except Exception as error:
             # the boundary of a copy: the thread and the other copies go on
             log.exception("copy failed unexpectedly", request_id=request_id)

@@ -10,7 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from sqlalchemy import Connection, exists, select
 
+from arriero.registry.dialect import id_rows, is_found
 from arriero.registry.errors import InvalidInput
+from arriero.registry.schema.base import after
 from arriero.registry.schema.tables import (
     bad_replicas,
     dids,
@@ -26,8 +28,12 @@ from arriero.rse.errors import InvalidExpression, RSEError
 from arriero.rse.lfn2pfn import path_for
 from arriero.rse.types import Endpoint
 from arriero.scheduler.claim import ClaimedRequest
-from arriero.scheduler.core.sources import Picked, Source, pick_source
+from arriero.scheduler.core.sources import BUSY, Picked, Source, pick_source
 from arriero.scheduler.rse_catalogue import READ, WRITE, Rse, RseCatalogue
+from arriero.scheduler.traffic import Traffic
+
+SUSPICIOUS_S = 3 * 86400.0
+"""How long a copy counts as suspicious after somebody has said so, seconds; Rucio's three days."""
 
 
 class RseCredentials(BaseModel):
@@ -76,6 +82,11 @@ class PlannedCopy:
     alternatives: int
     """Other sources that could be tried."""
 
+    @property
+    def link(self) -> tuple[int, int]:
+        """Source and destination."""
+        return self.source_id, self.request.destination_id
+
 
 @dataclass(frozen=True, slots=True)
 class Unplanned:
@@ -85,20 +96,28 @@ class Unplanned:
     code: str
     reason: str
     retryable: bool
+    wait_s: float = 0.0
+    """How long it waits for its turn, seconds."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it only waits for its turn, which is no attempt."""
+        return self.code == BUSY
 
 
 class CannotPlan(Exception):
     """There is no order for this request."""
 
-    def __init__(self, code: str, reason: str, *, retryable: bool) -> None:
+    def __init__(self, code: str, reason: str, *, retryable: bool, wait_s: float = 0.0) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
         self.retryable = retryable
+        self.wait_s = wait_s
 
 
 def plan_copies(
-    connection: Connection, claimed: Sequence[ClaimedRequest], known: RseCatalogue, credentials: Credentials
+    connection: Connection, claimed: Sequence[ClaimedRequest], traffic: Traffic, credentials: Credentials
 ) -> tuple[list[PlannedCopy], list[Unplanned]]:
     """Choose the source of each request of a batch and write its order.
 
@@ -106,8 +125,8 @@ def plan_copies(
     ----------
     claimed
         The batch.
-    known
-        All RSEs.
+    traffic
+        All RSEs, and what may begin between them; what is planned is counted.
     credentials
         By RSE name.
 
@@ -117,14 +136,14 @@ def plan_copies(
         The copies that can begin, and the requests that cannot, with the reason.
     """
     files = _files(connection, claimed)
-    facts = _Facts(_replicas(connection, claimed), _distances(connection, claimed), known, credentials)
+    facts = _Facts(_replicas(connection, claimed), _distances(connection, claimed), traffic, credentials)
     planned: list[PlannedCopy] = []
     unplanned: list[Unplanned] = []
     for request in claimed:
         try:
             planned.append(_plan(request, files.get(request.id), facts))
         except CannotPlan as fault:
-            unplanned.append(Unplanned(request, fault.code, fault.reason, fault.retryable))
+            unplanned.append(Unplanned(request, fault.code, fault.reason, fault.retryable, fault.wait_s))
         except RSEError as error:
             unplanned.append(Unplanned(request, error.code, str(error), error.retryable))
     return planned, unplanned
@@ -150,16 +169,26 @@ def _files(connection: Connection, claimed: Sequence[ClaimedRequest]) -> dict[in
         .join(dids, dids.c.id == requests.c.file_id)
         .join(scopes, scopes.c.id == dids.c.scope_id)
         .outerjoin(rules, rules.c.id == requests.c.rule_id)
-        .where(requests.c.id.in_([request.id for request in claimed]))
+        .where(requests.c.id.in_(id_rows(connection, [request.id for request in claimed])))
     )
     return {row.id: row for row in rows}
 
 
 def _replicas(connection: Connection, claimed: Sequence[ClaimedRequest]) -> dict[int, list[Any]]:
     rows = connection.execute(
-        select(replicas.c.file_id, replicas.c.rse_id, replicas.c.state, replicas.c.path).where(
-            replicas.c.file_id.in_({request.file_id for request in claimed})
-        )
+        select(
+            replicas.c.file_id,
+            replicas.c.rse_id,
+            replicas.c.state,
+            replicas.c.path,
+            is_found(
+                bad_replicas.c.file_id == replicas.c.file_id,
+                bad_replicas.c.rse_id == replicas.c.rse_id,
+                bad_replicas.c.state == BadReplicaState.SUSPICIOUS,
+                bad_replicas.c.created_at > after(-SUSPICIOUS_S),
+                of=bad_replicas,
+            ).label("suspicious"),
+        ).where(replicas.c.file_id.in_(id_rows(connection, sorted({one.file_id for one in claimed}))))
     )
     held: dict[int, list[Any]] = defaultdict(list)
     for row in rows:
@@ -183,8 +212,13 @@ class _Facts:
     held: Mapping[int, Sequence[Any]]
     """Replicas by file."""
     distances: Mapping[tuple[int, int], int]
-    known: RseCatalogue
+    traffic: Traffic
     credentials: Credentials
+
+    @property
+    def known(self) -> RseCatalogue:
+        """All RSEs."""
+        return self.traffic.known
 
 
 def _plan(
@@ -199,7 +233,7 @@ def _plan(
     copies = {row.rse_id: row for row in facts.held.get(request.file_id, ()) if row.rse_id in known.by_id}
     picked = _pick(request, file, copies, facts)
     if picked.source is None:
-        raise CannotPlan(picked.code, picked.reason, retryable=True)
+        raise CannotPlan(picked.code, picked.reason, retryable=True, wait_s=picked.wait_s)
     source = known.by_id[picked.source.rse_id]
     there = copies.get(destination.id)
     order = CopyOrder(
@@ -213,6 +247,7 @@ def _plan(
         attempt_name=request.attempt_name,
         replaces_bad=bool(file.replaces_bad),
     )
+    facts.traffic.begin(source.id, destination.id, request.activity)
     return PlannedCopy(request, order, source.id, picked.alternatives)
 
 
@@ -237,6 +272,9 @@ def _pick(
             wanted=wanted is None or rse_id in wanted,
             reachable=known.by_id[rse_id].protocol_for(*READ) is not None,
             distance=facts.distances.get((rse_id, request.destination_id)),
+            suspicious=row.suspicious,
+            success=facts.traffic.success((rse_id, request.destination_id)),
+            refusal=facts.traffic.refusal(rse_id, request.destination_id, request.activity),
         )
         for rse_id, row in copies.items()
         if row.state == ReplicaState.AVAILABLE

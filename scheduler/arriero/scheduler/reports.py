@@ -56,9 +56,15 @@ def success(request: ClaimedRequest, transfer: Transfer) -> Report:
     return _report(request, Outcome.DONE, transfer=transfer)
 
 
-def released(request: ClaimedRequest, reason: str) -> Report:
-    """Report that the request is given back as if it had not been taken."""
-    return _report(request, Outcome.RELEASED, code="released", reason=reason)
+def released(request: ClaimedRequest, reason: str, *, code: str = "released", delay_s: float = 0.0) -> Report:
+    """Report that the request is given back as if it had not been taken.
+
+    Parameters
+    ----------
+    delay_s
+        Not before so many seconds from now.
+    """
+    return _report(request, Outcome.RELEASED, code=code, reason=reason, delay_s=delay_s)
 
 
 def failure(

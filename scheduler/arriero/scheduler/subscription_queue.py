@@ -24,9 +24,8 @@ from sqlalchemy import (
 )
 
 from arriero.registry.dialect import id_rows
-from arriero.registry.schema.base import after, now
+from arriero.registry.schema.base import AT_THIS_MOMENT, after, now
 from arriero.registry.schema.tables import subscription_items
-from arriero.scheduler.claim import AT_THIS_MOMENT
 from arriero.scheduler.errors import LeaseLost
 
 PAGE_DIDS = 1000

@@ -7,12 +7,14 @@ import structlog
 from sqlalchemy import Connection, case, literal, null, select, update
 
 from arriero.registry.ports import Bell
-from arriero.registry.schema.base import after, now
+from arriero.registry.schema.base import AT_THIS_MOMENT, after, now
 from arriero.registry.schema.tables import arrivals, evaluations, requests
 from arriero.registry.services.context import Context
 from arriero.registry.services.subscriptions import end_subscriptions
 from arriero.registry.states import ArrivalState
-from arriero.scheduler.claim import AT_THIS_MOMENT, QUEUED, SUBMITTED, ClaimedRequest
+from arriero.scheduler.claim import ClaimedRequest
+from arriero.scheduler.lanes import SUBMITTED
+from arriero.scheduler.lanes import is_due as requests_are_due
 from arriero.scheduler.reports import Report, failure
 from arriero.scheduler.settle import settle
 from arriero.scheduler.subscription_queue import is_due
@@ -38,10 +40,8 @@ def sweep_requests(context: Context) -> int:
     if reports:
         log.warning("requests taken back", retried=taken.retried, failed=taken.failed, dropped=taken.dropped)
     with context.database.snapshot() as connection:
-        due = connection.scalar(
-            select(requests.c.id).where(QUEUED, requests.c.not_before <= AT_THIS_MOMENT).limit(1)
-        )
-    if due is not None:
+        due = requests_are_due(connection)
+    if due:
         context.doorbell.ring(Bell.REQUESTS)
     return taken.retried + taken.failed + taken.dropped
 

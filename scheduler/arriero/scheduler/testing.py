@@ -3,12 +3,13 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from arriero.rse.copy import CopyResult
 from arriero.rse.errors import RSEError
 from arriero.scheduler.mover import Finished
 from arriero.scheduler.plan import PlannedCopy
+from arriero.scheduler.traffic import Link
 
 Script = Callable[[PlannedCopy], RSEError | None]
 """Gives the error with which a copy ends, None for success."""
@@ -40,7 +41,7 @@ class ScriptedMover:
         if not hold:
             self._released.set()
 
-    def submit(self, copies: Sequence[PlannedCopy]) -> None:
+    def submit(self, copies: Sequence[PlannedCopy], slots: Mapping[Link, int]) -> None:  # noqa: ARG002
         """Note the copies."""
         with self._lock:
             self._under_way.extend(copies)
@@ -73,7 +74,7 @@ class ScriptedMover:
             return Finished(copy, None, "cancelled", "taken back")
         error = self._script(copy)
         if error is not None:
-            return Finished(copy, None, error.code, str(error), error.retryable)
+            return Finished(copy, None, error.code, str(error), error.retryable, error.rse)
         self.copied.append(copy)
         adler32 = copy.order.adler32 or "00000001"
         return Finished(copy, CopyResult("third_party_pull", "scripted", copy.order.bytes, adler32, 0.001))

@@ -4,31 +4,42 @@ No transaction is open while bytes move. A thread shows a sign of life for all t
 is ended, and its report would not count anyway.
 """
 
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from functools import partial
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection
 
 from arriero.registry.errors import Busy
 from arriero.registry.ports import Bell
 from arriero.registry.services.context import Context
 from arriero.rse.pool import ProtocolPool
 from arriero.scheduler.claim import ClaimedRequest, claim_requests, extend_leases, note_sources
+from arriero.scheduler.core.breaker import DOWN, FIRST_WAIT_S
+from arriero.scheduler.held_leases import HeldLeases
+from arriero.scheduler.lanes import Place, find_lanes
 from arriero.scheduler.mover import Finished, Mover, ThreadMover
 from arriero.scheduler.plan import PlannedCopy, Unplanned, plan_copies, read_credentials
 from arriero.scheduler.reports import Report, Transfer, failure, released, success
-from arriero.scheduler.rse_catalogue import load_rses
+from arriero.scheduler.rse_catalogue import RseCatalogue, load_rses
 from arriero.scheduler.settle import Settled, settle
+from arriero.scheduler.traffic import Link, Traffic, load_traffic, note_probes
+from arriero.scheduler.traffic_record import CopyOutcome, record
 from arriero.scheduler.workers import TIME_BUDGET_S, never, worker_name
 
 log = structlog.get_logger(__name__)
 
 LINGER_S = 0.05
 """How long the first report of a batch waits for others, seconds."""
+
+AHEAD_S = 1.0
+"""How long what a worker holds keeps it busy, seconds."""
+
+KNOWN_FOR_S = 1.0
+"""How long what was read of the RSEs is believed, seconds."""
 
 CLAIM_AGAIN_S = 0.25
 """How soon a queue that was found empty is looked at again while copies run, seconds."""
@@ -61,104 +72,32 @@ class _Run:
     """The state of one run."""
 
     mover: Mover
-    held: "HeldLeases"
+    held: HeldLeases
+    size: int
+    """Requests to hold: what is copied in a while, and no more."""
     summary: RunSummary = field(default_factory=RunSummary)
+    finished: list[Finished] = field(default_factory=list)
+    """Copies that have ended, of which no report is made yet."""
     reports: list[Report] = field(default_factory=list)
     oldest: float = 0.0
     next_claim: float = 0.0
+    links: Counter[Link] = field(default_factory=Counter)
+    """Copies that are under way here, by link."""
+    beyond: Place | None = None
+    """The lane at which the last claim has stopped."""
+    began: float = field(default_factory=time.monotonic)
 
-    def note(self, reports: Sequence[Report]) -> None:
-        if reports and not self.reports:
+    @property
+    def ended(self) -> int:
+        """Requests that wait to be settled."""
+        return len(self.finished) + len(self.reports)
+
+    def note(self, finished: Sequence[Finished], reports: Sequence[Report] = ()) -> None:
+        if not self.ended:
             self.oldest = time.monotonic()
+        self.finished.extend(finished)
+        self.links.subtract(one.copy.link for one in finished)
         self.reports.extend(reports)
-
-
-class HeldLeases:
-    """Extends the leases of what a worker holds, every third of their time, in a thread of its own.
-
-    Parameters
-    ----------
-    extend
-        Given the ids, extends them and gives the (id, fence) that are still held.
-    lost
-        Called with the ids that are not, from the thread.
-    lease_s
-        Length of a lease, seconds.
-    """
-
-    def __init__(
-        self,
-        extend: Callable[[list[int]], frozenset[tuple[int, int]]],
-        lost: Callable[[set[int]], None],
-        *,
-        lease_s: float,
-    ) -> None:
-        self._extend = extend
-        self._lost = lost
-        self._lease_s = lease_s
-        self._lock = threading.Lock()
-        self._held: dict[int, int] = {}
-        self._extended_at = time.monotonic()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="arriero-leases", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def add(self, requests: Sequence[ClaimedRequest]) -> None:
-        """Hold these as well."""
-        with self._lock:
-            if not self._held:
-                self._extended_at = time.monotonic()
-            self._held.update((request.id, request.fence) for request in requests)
-
-    def drop(self, reports: Sequence[Report]) -> None:
-        """Hold these no longer."""
-        with self._lock:
-            for report in reports:
-                self._held.pop(report.request_id, None)
-
-    def ids(self) -> set[int]:
-        """Requests that are held."""
-        with self._lock:
-            return set(self._held)
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._lease_s / 3):
-            self.beat()
-
-    def beat(self) -> None:
-        """Extend once."""
-        with self._lock:
-            held = dict(self._held)
-        if not held:
-            return
-        begun = time.monotonic()
-        try:
-            still = self._extend(sorted(held))
-        except (SQLAlchemyError, Busy) as error:
-            log.warning("leases not extended", cause=type(error).__name__)
-            if begun - self._extended_at > self._lease_s:
-                self._lost(set(held))
-            return
-        self._extended_at = begun
-        with self._lock:
-            gone = {
-                request_id
-                for request_id, fence in held.items()
-                if (request_id, fence) not in still and self._held.get(request_id) == fence
-            }
-        if gone:
-            log.warning("leases lost", count=len(gone))
-            self._lost(gone)
 
 
 class TransferRunner:
@@ -192,6 +131,8 @@ class TransferRunner:
         self._credentials = read_credentials(context.settings.credentials_file)
         self._owner = worker_name("transfer")
         self._stopping = stopping
+        self._least = min(4 * threads, context.settings.transfer_batch)
+        self._catalogue: tuple[float, RseCatalogue] | None = None
 
     def run(self, *, budget_s: float = TIME_BUDGET_S) -> RunSummary:
         """Copy what is due until nothing is, or the time is up; then the bell is rung for the rest.
@@ -202,9 +143,10 @@ class TransferRunner:
             How long requests are claimed, seconds; copies under way are waited for.
         """
         mover = self._make_mover()
+        self._catalogue = None
         try:
             with HeldLeases(self._extend, mover.cancel, lease_s=self._settings.transfer_lease_s) as held:
-                run = _Run(mover, held)
+                run = _Run(mover, held, self._least)
                 self._rounds(run, until=time.monotonic() + budget_s)
         finally:
             mover.close()
@@ -221,9 +163,8 @@ class TransferRunner:
             taken = 0
             if in_time and not stopping and self._wants_more(run):
                 taken = self._take(run)
-            under_way = len(run.held) - len(run.reports)
-            if under_way > 0:
-                run.note([self._report(finished) for finished in run.mover.poll(LINGER_S)])
+            if len(run.held) > run.ended:
+                run.note(run.mover.poll(LINGER_S))
             self._settle_when_due(run)
             if not len(run.held):
                 if stopping or (in_time and not taken and run.next_claim > time.monotonic()):
@@ -233,32 +174,68 @@ class TransferRunner:
                     return
 
     def _wants_more(self, run: _Run) -> bool:
-        return len(run.held) <= self._settings.transfer_batch // 2 and time.monotonic() >= run.next_claim
+        return len(run.held) <= run.size // 2 and time.monotonic() >= run.next_claim
 
     def _take(self, run: _Run) -> int:
-        settings = self._settings
-        limit = settings.transfer_batch - len(run.held)
-        claimed = self._context.database.run(
-            lambda tx: claim_requests(tx, self._owner, limit=limit, lease_s=settings.transfer_lease_s)
+        known = self._known()
+        limit = run.size - len(run.held)
+        claimed, traffic, run.beyond = self._context.database.run(
+            partial(self._claim, known=known, limit=limit, beyond=run.beyond)
         )
-        run.next_claim = 0.0 if claimed else time.monotonic() + CLAIM_AGAIN_S
+        again = claimed or run.beyond is not None
+        run.next_claim = 0.0 if again else time.monotonic() + CLAIM_AGAIN_S
         if not claimed:
             return 0
         run.summary.claimed += len(claimed)
         run.held.add(claimed)
-        planned, unplanned = self._plan(claimed)
-        run.mover.submit(planned)
-        run.note([self._report_unplanned(fault) for fault in unplanned])
+        if any(request.destination_id not in known.by_id for request in claimed):
+            self._catalogue = None
+            traffic.known = self._known()
+        planned, unplanned = self._plan(claimed, traffic)
+        run.links.update(copy.link for copy in planned)
+        run.mover.submit(planned, traffic.slots(run.links))
+        run.note((), [self._report_unplanned(fault) for fault in unplanned])
         return len(claimed)
 
-    def _plan(self, claimed: Sequence[ClaimedRequest]) -> tuple[list[PlannedCopy], list[Unplanned]]:
+    def _known(self) -> RseCatalogue:
+        """The RSEs, as they were a moment ago: what is claimed is planned with them too."""
+        if self._catalogue is None or time.monotonic() - self._catalogue[0] > KNOWN_FOR_S:
+            with self._context.database.snapshot() as connection:
+                self._catalogue = time.monotonic(), load_rses(connection)
+        return self._catalogue[1]
+
+    def _claim(
+        self, tx: Connection, *, known: RseCatalogue, limit: int, beyond: Place | None
+    ) -> tuple[list[ClaimedRequest], Traffic, Place | None]:
+        settings = self._settings
+        traffic = load_traffic(tx, known, settings.activity_shares)
+        lanes, more = find_lanes(tx, beyond=beyond)
+        lease_s = settings.transfer_lease_s
+        claimed = claim_requests(tx, self._owner, limit=limit, lease_s=lease_s, traffic=traffic, lanes=lanes)
+        return claimed, traffic, more
+
+    def _plan(
+        self, claimed: Sequence[ClaimedRequest], traffic: Traffic
+    ) -> tuple[list[PlannedCopy], list[Unplanned]]:
         with self._context.database.snapshot() as connection:
-            planned, unplanned = plan_copies(connection, claimed, load_rses(connection), self._credentials)
+            planned, unplanned = plan_copies(connection, claimed, traffic, self._credentials)
         sources = {copy.request.id: copy.source_id for copy in planned}
-        self._context.database.run(lambda tx: note_sources(tx, self._owner, sources))
+
+        def note(tx: Connection) -> None:
+            note_sources(tx, self._owner, sources)
+            note_probes(tx, traffic.probed)
+
+        self._context.database.run(note)
         return planned, unplanned
 
-    def _report(self, finished: Finished) -> Report:
+    def _reports(self, finished: Sequence[Finished]) -> list[Report]:
+        """Learn from copies that have ended, and say what becomes of their requests."""
+        ids = {rse.name: rse.id for rse in self._known().by_id.values()}
+        outcomes = [_outcome(one, ids) for one in finished if one.code != "cancelled"]
+        down = self._context.database.run(lambda tx: record(tx, outcomes))
+        return [self._report(one, ids.get(one.rse or "") in down and one.code in DOWN) for one in finished]
+
+    def _report(self, finished: Finished, is_down: bool) -> Report:
         copy = finished.copy
         order = copy.order
         result = finished.result
@@ -274,6 +251,9 @@ class TransferRunner:
             return success(copy.request, transfer)
         if finished.code == "cancelled":
             return released(copy.request, finished.reason)
+        if is_down:
+            # no fault of the file: no attempt is spent while the RSE is down
+            return released(copy.request, finished.reason, code=finished.code, delay_s=FIRST_WAIT_S)
         return failure(
             copy.request,
             self._settings,
@@ -285,15 +265,19 @@ class TransferRunner:
         )
 
     def _report_unplanned(self, fault: Unplanned) -> Report:
+        if fault.waits:
+            return released(fault.request, fault.reason, code=fault.code, delay_s=fault.wait_s)
         return failure(fault.request, self._settings, fault.code, fault.reason, retryable=fault.retryable)
 
     def _settle_when_due(self, run: _Run) -> None:
-        if not run.reports:
+        if not run.ended:
             return
         waited = time.monotonic() - run.oldest
-        alone = len(run.reports) >= len(run.held)
-        if not alone and len(run.reports) < self._settings.transfer_batch and waited < LINGER_S:
+        alone = run.ended >= len(run.held)
+        if not alone and run.ended < self._settings.transfer_batch and waited < LINGER_S:
             return
+        finished, run.finished = run.finished, []
+        run.reports.extend(self._reports(finished))
         batch, run.reports = run.reports, []
         try:
             result = settle(self._context.database, batch, stuck_retry_s=self._settings.stuck_retry_s)
@@ -303,12 +287,33 @@ class TransferRunner:
             return
         run.held.drop(batch)
         run.summary.add(result)
+        self._adapt(run)
         if result.evaluations:
             self._context.doorbell.ring(Bell.EVALUATIONS)
+
+    def _adapt(self, run: _Run) -> None:
+        """Hold what is copied in `AHEAD_S`: short copies are taken and settled in large batches, long ones left to others."""
+        rate = run.summary.done / max(time.monotonic() - run.began, 0.001)
+        run.size = min(self._settings.transfer_batch, max(self._least, int(rate * AHEAD_S)))
 
     def _extend(self, ids: list[int]) -> frozenset[tuple[int, int]]:
         lease_s = self._settings.transfer_lease_s
         return self._context.database.run(lambda tx: extend_leases(tx, self._owner, ids, lease_s=lease_s))
+
+
+def _outcome(finished: Finished, ids: Mapping[str, int]) -> CopyOutcome:
+    copy, result = finished.copy, finished.result
+    return CopyOutcome(
+        copy.source_id,
+        copy.request.destination_id,
+        bytes=0 if result is None else copy.request.bytes,
+        seconds=0.0 if result is None else result.seconds,
+        mode=None if result is None else result.mode,
+        mode_reason=None if result is None else result.mode_reason,
+        code=finished.code or None,
+        reason=finished.reason[:1000] or None,
+        blamed_id=ids.get(finished.rse or ""),
+    )
 
 
 def _figures(summary: RunSummary) -> dict[str, int]:

@@ -53,7 +53,7 @@ def list_past_requests(context: ContextDep, actor: ActorDep, request: Request) -
     return json_stream(requests.list_past_requests(context, dict(request.query_params)))
 
 
-@router.get("/transfer_limits", summary="Limits of transfers; not enforced yet")
+@router.get("/transfer_limits", summary="Limits of transfers")
 def list_limits(context: ContextDep, actor: ActorDep) -> StreamingResponse:
     del actor
     return json_stream(transfer_limits.list_limits(context))

@@ -1,6 +1,7 @@
 """Limits of transfers: how many at once between which RSEs. Kept and listed here.
 
-The workers that copy do not read them yet: each answer says so with ``enforced``.
+The workers keep to the number of copies, at each RSE of the expression; not to volume and deadline, and each answer
+says so with ``enforced``.
 """
 
 from collections.abc import Iterator
@@ -22,9 +23,6 @@ from arriero.registry.store.streaming import streamed
 STRATEGIES = ("fifo", "grouped_fifo")
 """Rucio's: each file by itself, or a dataset as a whole."""
 
-ENFORCED = False
-"""Whether the workers that copy keep to the limits."""
-
 _MOST = 2**31 - 1
 
 
@@ -43,7 +41,7 @@ def list_limits(context: Context) -> Iterator[dict[str, Any]]:
                 "strategy": row["strategy"],
                 "transfers": None,
                 "waitings": None,
-                "enforced": ENFORCED,
+                "enforced": row["volume"] is None and row["deadline_h"] is None,
                 "created_at": row["created_at"],
                 "updated_at": row["updated_at"],
             }

@@ -5,6 +5,21 @@ from dataclasses import dataclass
 
 from arriero.scheduler.core.seeds import fraction
 
+POOR = 0.5
+"""Share of successful copies below which a link counts as poor: any other source comes first."""
+
+BUSY = "link_busy"
+"""Code of requests that wait until one of their sources may be read from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why nothing may begin from an RSE now."""
+
+    reason: str
+    wait_s: float
+    """How long that may last, seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -19,6 +34,17 @@ class Source:
     """Whether it has a protocol that can be read from."""
     distance: int | None = None
     """To the destination; None when nobody has said, which counts as farthest."""
+    suspicious: bool = False
+    """Whether somebody has said of late that its copy may be bad."""
+    success: float | None = None
+    """Share of the last copies on its link that succeeded."""
+    refusal: Refusal | None = None
+    """It passes by itself."""
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether it can be read from, now or in a while."""
+        return self.readable and self.wanted and self.reachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +56,8 @@ class Picked:
     """How many other sources could be tried."""
     code: str
     reason: str
+    wait_s: float = 0.0
+    """How long to wait before anybody looks again, seconds."""
 
 
 def pick_source(
@@ -49,31 +77,44 @@ def pick_source(
         Tells requests apart, so that sources of one distance share the load.
     """
     others = [source for source in sources if source.rse_id != destination_id]
-    fit = [source for source in others if source.readable and source.wanted and source.reachable]
+    fit = [source for source in others if source.is_fit]
     if not fit:
         return Picked(None, 0, "no_source", _no_source(others))
+    free = [source for source in fit if source.refusal is None]
+    if not free:
+        return _busy(fit)
 
-    def rank(source: Source) -> tuple[bool, bool, int, float, str]:
+    def rank(source: Source) -> tuple[bool, bool, bool, bool, int, float, str]:
         return (
             source.rse_id == failed_id,
+            source.suspicious,
+            source.success is not None and source.success < POOR,
             source.distance is None,
             source.distance or 0,
             fraction(seed, source.name),
             source.name,
         )
 
-    best = min(fit, key=rank)
+    best = min(free, key=rank)
     away = "distance unknown" if best.distance is None else f"distance {best.distance}"
     return Picked(best, len(fit) - 1, "picked", f"{best.name} ({away}, {len(fit) - 1} other sources)")
+
+
+def _busy(fit: Sequence[Source]) -> Picked:
+    refusals = {source.name: source.refusal for source in sorted(fit, key=_by_name) if source.refusal}
+    said = "; ".join(f"{name} {refusal.reason}" for name, refusal in list(refusals.items())[:5])
+    return Picked(None, 0, BUSY, said, min(refusal.wait_s for refusal in refusals.values()))
 
 
 def _no_source(others: Sequence[Source]) -> str:
     if not others:
         return "no RSE holds an AVAILABLE replica; register one, or wait for another copy"
-    said = "; ".join(
-        f"{source.name} {_fault(source)}" for source in sorted(others, key=lambda one: one.name)[:5]
-    )
+    said = "; ".join(f"{source.name} {_fault(source)}" for source in sorted(others, key=_by_name)[:5])
     return f"no replica can be read: {said}"
+
+
+def _by_name(source: Source) -> str:
+    return source.name
 
 
 def _fault(source: Source) -> str:

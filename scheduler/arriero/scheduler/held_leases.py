@@ -1,0 +1,103 @@
+"""Shows a sign of life for what a worker holds, in a thread of its own."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from arriero.registry.errors import Busy
+from arriero.scheduler.claim import ClaimedRequest
+from arriero.scheduler.reports import Report
+
+log = structlog.get_logger(__name__)
+
+
+class HeldLeases:
+    """Extends the leases of what a worker holds, every third of their time, in a thread of its own.
+
+    Parameters
+    ----------
+    extend
+        Given the ids, extends them and gives the (id, fence) that are still held.
+    lost
+        Called with the ids that are not, from the thread.
+    lease_s
+        Length of a lease, seconds.
+    """
+
+    def __init__(
+        self,
+        extend: Callable[[list[int]], frozenset[tuple[int, int]]],
+        lost: Callable[[set[int]], None],
+        *,
+        lease_s: float,
+    ) -> None:
+        self._extend = extend
+        self._lost = lost
+        self._lease_s = lease_s
+        self._lock = threading.Lock()
+        self._held: dict[int, int] = {}
+        self._extended_at = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="arriero-leases", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, requests: Sequence[ClaimedRequest]) -> None:
+        """Hold these as well."""
+        with self._lock:
+            if not self._held:
+                self._extended_at = time.monotonic()
+            self._held.update((request.id, request.fence) for request in requests)
+
+    def drop(self, reports: Sequence[Report]) -> None:
+        """Hold these no longer."""
+        with self._lock:
+            for report in reports:
+                self._held.pop(report.request_id, None)
+
+    def ids(self) -> set[int]:
+        """Requests that are held."""
+        with self._lock:
+            return set(self._held)
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._lease_s / 3):
+            self.beat()
+
+    def beat(self) -> None:
+        """Extend once."""
+        with self._lock:
+            held = dict(self._held)
+        if not held:
+            return
+        begun = time.monotonic()
+        try:
+            still = self._extend(sorted(held))
+        except (SQLAlchemyError, Busy) as error:
+            log.warning("leases not extended", cause=type(error).__name__)
+            if begun - self._extended_at > self._lease_s:
+                self._lost(set(held))
+            return
+        self._extended_at = begun
+        with self._lock:
+            gone = {
+                request_id
+                for request_id, fence in held.items()
+                if (request_id, fence) not in still and self._held.get(request_id) == fence
+            }
+        if gone:
+            log.warning("leases lost", count=len(gone))
+            self._lost(gone)
