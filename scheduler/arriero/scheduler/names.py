@@ -14,6 +14,8 @@ SWEEP_DIDS: Final = "arriero.maintenance.sweep_dids"
 SWEEP_REPLICAS: Final = "arriero.maintenance.sweep_replicas"
 SWEEP_ACCOUNTS: Final = "arriero.maintenance.sweep_accounts"
 SWEEP_HISTORIES: Final = "arriero.maintenance.sweep_histories"
+SWEEP_AUDITS: Final = "arriero.maintenance.sweep_audits"
+SCRUB: Final = "arriero.maintenance.scrub"
 
 SWEEPS: Final = (
     SWEEP_EVALUATIONS,
@@ -25,6 +27,8 @@ SWEEPS: Final = (
     SWEEP_REPLICAS,
     SWEEP_ACCOUNTS,
     SWEEP_HISTORIES,
+    SWEEP_AUDITS,
+    SCRUB,
 )
 
 QUEUES: Final = ("rules", "transfer", "delete", "maintenance")

@@ -15,6 +15,7 @@ from arriero.registry.services.context import Context
 from arriero.registry.settings import Settings
 from arriero.rse.pool import ProtocolPool
 from arriero.scheduler.evaluate import Evaluator
+from arriero.scheduler.scrub import Scrubber
 from arriero.scheduler.subscribe import Subscriber
 from arriero.scheduler.transfer import TransferRunner
 
@@ -59,6 +60,12 @@ class Work:
         self._ready()
         return self._transfers
 
+    @property
+    def scrubs(self) -> "Turns":
+        """Reads replicas again whose turn it is."""
+        self._ready()
+        return self._scrubs
+
     def stop(self) -> None:
         """Have what runs end soon, in forked children too: copies under way are given back to the queue."""
         self._stopped.set()
@@ -74,6 +81,7 @@ class Work:
             self._transfers = Turns(runner.run)
             self._evaluator = Turns(Evaluator(context, stopping=stopping).run)
             self._subscriptions = Turns(Subscriber(context, stopping=stopping).run)
+            self._scrubs = Turns(Scrubber(context, stopping=stopping).run)
             self._pid = os.getpid()
 
 

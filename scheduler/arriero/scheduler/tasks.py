@@ -14,13 +14,18 @@ from arriero.registry.services.replica_lifetimes import expire_announced, releas
 from arriero.registry.services.resting_rules import compact_resting
 from arriero.registry.services.rule_moves import release_parents
 from arriero.registry.services.rule_removal import remove_expired_rules
+from arriero.registry.services.storage_audits import clean_audits
+from arriero.registry.services.storage_findings import settle_findings
 from arriero.registry.services.stuck_rules import suspend_stuck_rules
+from arriero.registry.services.suspicions import promote_suspicious
 from arriero.scheduler.names import (
     EVALUATE,
     RUN_TRANSFERS,
+    SCRUB,
     SUBSCRIBE,
     SWEEP_ACCOUNTS,
     SWEEP_ARRIVALS,
+    SWEEP_AUDITS,
     SWEEP_DIDS,
     SWEEP_EVALUATIONS,
     SWEEP_HISTORIES,
@@ -105,3 +110,13 @@ def _add_sweeps(app: Celery, work: Work) -> None:
     @app.task(name=SWEEP_HISTORIES, shared=False)
     def sweep_histories() -> None:
         maintain_histories(work.context)
+
+    @app.task(name=SWEEP_AUDITS, shared=False)
+    def sweep_audits() -> None:
+        settle_findings(work.context)
+        promote_suspicious(work.context)
+        clean_audits(work.context)
+
+    @app.task(name=SCRUB, shared=False)
+    def scrub() -> None:
+        work.scrubs.take()

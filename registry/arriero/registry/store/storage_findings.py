@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     RowMapping,
     Select,
@@ -174,6 +175,26 @@ def confirm(connection: Connection, rse_id: int, at: datetime, *, apart_s: float
     )
 
 
+def _is_proven() -> ColumnElement[bool]:
+    """Condition that another copy was verified, and nothing was found wrong with it."""
+    another, doubt = replicas.alias("another"), storage_findings.alias("doubt")
+    doubted = exists().where(doubt.c.file_id == another.c.file_id, doubt.c.rse_id == another.c.rse_id)
+    return exists().where(
+        another.c.file_id == storage_findings.c.file_id,
+        another.c.rse_id != storage_findings.c.rse_id,
+        another.c.state == ReplicaState.AVAILABLE,
+        another.c.verified_at.is_not(None),
+        ~doubted,
+    )
+
+
+def _to_act_on() -> ColumnElement[bool]:
+    return or_(
+        storage_findings.c.state == FindingState.CONFIRMED,
+        and_(storage_findings.c.state == FindingState.SUSPECTED, _is_proven()),
+    )
+
+
 def to_act_on(connection: Connection, rse_id: int, *, limit: int) -> Sequence[RowMapping]:
     """Findings of replicas that are confirmed and of which nothing is said yet, the oldest first.
 
@@ -185,15 +206,7 @@ def to_act_on(connection: Connection, rse_id: int, *, limit: int) -> Sequence[Ro
         ``id``, ``kind``, ``file_id``, ``audit_id``, ``is_proven`` (another copy was verified, and nothing was found wrong
         with it), ``is_shared`` (another replica is wrong in the same way).
     """
-    another, other = replicas.alias("another"), storage_findings.alias("other")
-    doubted = exists().where(other.c.file_id == another.c.file_id, other.c.rse_id == another.c.rse_id)
-    is_proven = exists().where(
-        another.c.file_id == storage_findings.c.file_id,
-        another.c.rse_id != storage_findings.c.rse_id,
-        another.c.state == ReplicaState.AVAILABLE,
-        another.c.verified_at.is_not(None),
-        ~doubted,
-    )
+    other = storage_findings.alias("other")
     is_shared = exists().where(
         other.c.file_id == storage_findings.c.file_id,
         other.c.rse_id != storage_findings.c.rse_id,
@@ -207,16 +220,13 @@ def to_act_on(connection: Connection, rse_id: int, *, limit: int) -> Sequence[Ro
             storage_findings.c.kind,
             storage_findings.c.file_id,
             storage_findings.c.audit_id,
-            is_proven.label("is_proven"),
+            _is_proven().label("is_proven"),
             is_shared.label("is_shared"),
         )
         .where(
             storage_findings.c.rse_id == rse_id,
             _OF_REPLICA,
-            or_(
-                storage_findings.c.state == FindingState.CONFIRMED,
-                and_(storage_findings.c.state == FindingState.SUSPECTED, is_proven),
-            ),
+            _to_act_on(),
         )
         .order_by(storage_findings.c.id)
         .limit(limit)
@@ -225,10 +235,8 @@ def to_act_on(connection: Connection, rse_id: int, *, limit: int) -> Sequence[Ro
 
 
 def rses_to_act_on(connection: Connection) -> list[int]:
-    """Ids of the RSEs that have confirmed findings of replicas, of which nothing is said yet."""
-    query = select(storage_findings.c.rse_id).where(
-        storage_findings.c.state == FindingState.CONFIRMED, _OF_REPLICA
-    )
+    """Ids of the RSEs that have findings of replicas of which something is to be said (`to_act_on`)."""
+    query = select(storage_findings.c.rse_id).where(_OF_REPLICA, _to_act_on())
     return sorted(connection.scalars(query.distinct()))
 
 
