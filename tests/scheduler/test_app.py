@@ -49,17 +49,21 @@ def test_configuration():
         "arriero.rules.evaluate",
         "arriero.rules.subscribe",
         "arriero.transfer.run",
+        "arriero.delete.run",
         "arriero.maintenance.sweep_evaluations",
         "arriero.maintenance.sweep_requests",
         "arriero.maintenance.sweep_arrivals",
+        "arriero.maintenance.sweep_deletions",
         "arriero.maintenance.sweep_subscriptions",
         "arriero.maintenance.sweep_rules",
         "arriero.maintenance.sweep_dids",
         "arriero.maintenance.sweep_replicas",
         "arriero.maintenance.sweep_accounts",
         "arriero.maintenance.sweep_histories",
+        "arriero.maintenance.scrub",
+        "arriero.maintenance.sweep_audits",
     }
-    assert {app.conf.task_routes[name]["queue"] for name in ours} == {"rules", "transfer", "maintenance"}
+    assert {app.conf.task_routes[name]["queue"] for name in ours} == set(QUEUES)
     assert {entry["task"] for entry in app.conf.beat_schedule.values()} == {
         name for name in ours if name.startswith("arriero.maintenance")
     }

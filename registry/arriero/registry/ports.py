@@ -16,6 +16,7 @@ class Bell(StrEnum):
     EVALUATIONS = "evaluations"
     REQUESTS = "requests"
     SUBSCRIPTIONS = "subscriptions"
+    DELETIONS = "deletions"
 
 
 class Doorbell(Protocol):

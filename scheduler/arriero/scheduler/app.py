@@ -1,6 +1,6 @@
 """The Celery app: its queues, its tasks, its schedule.
 
-``celery -A arriero.scheduler.app worker -Q rules,transfer,maintenance`` and ``... beat``. The module's ``app`` is made
+``celery -A arriero.scheduler.app worker -Q rules,transfer,delete,maintenance`` and ``... beat``. The module's ``app`` is made
 when it is asked for, from the environment; importing the module reads no setting.
 """
 
@@ -15,7 +15,15 @@ from arriero.registry.logs import configure_logs
 from arriero.registry.services.context import Context
 from arriero.registry.settings import Settings, refuse_unknown_environment
 from arriero.scheduler.doorbell import CeleryDoorbell
-from arriero.scheduler.names import EVALUATE, QUEUES, RUN_TRANSFERS, SUBSCRIBE, SWEEPS, queue_of
+from arriero.scheduler.names import (
+    EVALUATE,
+    QUEUES,
+    RUN_DELETIONS,
+    RUN_TRANSFERS,
+    SUBSCRIBE,
+    SWEEPS,
+    queue_of,
+)
 from arriero.scheduler.process import Work, make_context
 from arriero.scheduler.tasks import add_tasks
 
@@ -61,7 +69,7 @@ def create_celery(settings: Settings | None = None, *, context: Context | None =
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
-    tasks = (EVALUATE, SUBSCRIBE, RUN_TRANSFERS, *SWEEPS)
+    tasks = (EVALUATE, SUBSCRIBE, RUN_TRANSFERS, RUN_DELETIONS, *SWEEPS)
     options: dict[str, Any] = {
         "visibility_timeout": VISIBILITY_TIMEOUT_S,
         "socket_connect_timeout": 3,

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from arriero.registry.dialect import among, id_rows
-from arriero.registry.schema.base import after, now
+from arriero.registry.schema.base import AT_THIS_MOMENT, after, now
 from arriero.registry.schema.tables import (
     arrivals,
     deletions,
@@ -46,7 +46,7 @@ from arriero.scheduler.deletion_holds import (
     proof_verified_at,
     reap_chosen,
 )
-from arriero.scheduler.deletion_terms import AT_THIS_MOMENT, Terms, hold_rse, read_terms
+from arriero.scheduler.deletion_terms import Terms, hold_rse, read_terms
 from arriero.scheduler.deletion_window import begin_pass, come_back_to, look_on, note_pass
 
 ARRIVAL_WAIT_S = 60.0

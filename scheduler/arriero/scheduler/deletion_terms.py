@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, and_, exists, func, or_, select
 
 from arriero.registry.dialect import insert_into
-from arriero.registry.schema.base import now
+from arriero.registry.schema.base import AT_THIS_MOMENT, now
 from arriero.registry.schema.tables import (
     deletion_passes,
     deletions,
@@ -27,9 +27,6 @@ from arriero.registry.schema.tables import (
 from arriero.registry.states import DeletionPass
 from arriero.registry.store.deletion_guards import AT_ONCE
 from arriero.registry.store.stops import DELETIONS
-
-AT_THIS_MOMENT = select(now()).scalar_subquery()
-"""The clock, read once a statement: a bound for an index, which a volatile function is not."""
 
 GREEDY = "greedyDeletion"
 """Rucio's attribute of an RSE where everything goes whose tombstone is due, whether or not space is needed."""

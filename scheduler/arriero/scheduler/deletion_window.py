@@ -12,12 +12,11 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, case, literal, or_, select, tuple_
 
 from arriero.registry.dialect import insert_into
-from arriero.registry.schema.base import UtcDateTime, after, now
+from arriero.registry.schema.base import AT_THIS_MOMENT, UtcDateTime, after, now
 from arriero.registry.schema.tables import deletion_passes, dids, replicas
 from arriero.registry.states import DeletionPass
 from arriero.registry.store import deletion_guards as guards
 from arriero.registry.store.deletion_guards import AT_ONCE, Place
-from arriero.scheduler.deletion_terms import AT_THIS_MOMENT
 
 SEEN_PER_SECOND = 2000.0
 """A pass rests a second for each so many replicas that it has looked at."""

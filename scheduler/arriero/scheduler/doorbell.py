@@ -13,7 +13,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from arriero.registry.ports import Bell
-from arriero.scheduler.names import EVALUATE, RUN_TRANSFERS, SUBSCRIBE
+from arriero.scheduler.names import EVALUATE, RUN_DELETIONS, RUN_TRANSFERS, SUBSCRIBE
 
 log = structlog.get_logger(__name__)
 
@@ -21,6 +21,7 @@ TASKS: Mapping[Bell, str] = {
     Bell.EVALUATIONS: EVALUATE,
     Bell.REQUESTS: RUN_TRANSFERS,
     Bell.SUBSCRIPTIONS: SUBSCRIBE,
+    Bell.DELETIONS: RUN_DELETIONS,
 }
 """The task that each bell starts."""
 

@@ -32,7 +32,7 @@ class EmbeddedWorker:
         Tasks at once. Copies have threads of their own (``transfer_threads``).
     """
 
-    def __init__(self, context: Context, *, threads: int = 4) -> None:
+    def __init__(self, context: Context, *, threads: int = 6) -> None:
         self._app = create_celery(context.settings, context=context)
         self._ready = threading.Event()
         self._worker = WorkController(

@@ -5,9 +5,11 @@ from typing import Final
 EVALUATE: Final = "arriero.rules.evaluate"
 SUBSCRIBE: Final = "arriero.rules.subscribe"
 RUN_TRANSFERS: Final = "arriero.transfer.run"
+RUN_DELETIONS: Final = "arriero.delete.run"
 SWEEP_EVALUATIONS: Final = "arriero.maintenance.sweep_evaluations"
 SWEEP_REQUESTS: Final = "arriero.maintenance.sweep_requests"
 SWEEP_ARRIVALS: Final = "arriero.maintenance.sweep_arrivals"
+SWEEP_DELETIONS: Final = "arriero.maintenance.sweep_deletions"
 SWEEP_SUBSCRIPTIONS: Final = "arriero.maintenance.sweep_subscriptions"
 SWEEP_RULES: Final = "arriero.maintenance.sweep_rules"
 SWEEP_DIDS: Final = "arriero.maintenance.sweep_dids"
@@ -21,6 +23,7 @@ SWEEPS: Final = (
     SWEEP_EVALUATIONS,
     SWEEP_REQUESTS,
     SWEEP_ARRIVALS,
+    SWEEP_DELETIONS,
     SWEEP_SUBSCRIPTIONS,
     SWEEP_RULES,
     SWEEP_DIDS,

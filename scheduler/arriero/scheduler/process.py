@@ -14,6 +14,7 @@ from arriero.registry.ports import Doorbell
 from arriero.registry.services.context import Context
 from arriero.registry.settings import Settings
 from arriero.rse.pool import ProtocolPool
+from arriero.scheduler.deletion_run import DeletionRunner
 from arriero.scheduler.evaluate import Evaluator
 from arriero.scheduler.scrub import Scrubber
 from arriero.scheduler.subscribe import Subscriber
@@ -61,6 +62,12 @@ class Work:
         return self._transfers
 
     @property
+    def deletions(self) -> "Turns":
+        """Deletes what is due."""
+        self._ready()
+        return self._deletions
+
+    @property
     def scrubs(self) -> "Turns":
         """Reads replicas again whose turn it is."""
         self._ready()
@@ -81,6 +88,7 @@ class Work:
             self._transfers = Turns(runner.run)
             self._evaluator = Turns(Evaluator(context, stopping=stopping).run)
             self._subscriptions = Turns(Subscriber(context, stopping=stopping).run)
+            self._deletions = Turns(DeletionRunner(context, stopping=stopping).run)
             self._scrubs = Turns(Scrubber(context, stopping=stopping).run)
             self._pid = os.getpid()
 

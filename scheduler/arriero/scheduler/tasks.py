@@ -18,14 +18,17 @@ from arriero.registry.services.storage_audits import clean_audits
 from arriero.registry.services.storage_findings import settle_findings
 from arriero.registry.services.stuck_rules import suspend_stuck_rules
 from arriero.registry.services.suspicions import promote_suspicious
+from arriero.scheduler.deletion_sweep import sweep_deletions as take_back_deletions
 from arriero.scheduler.names import (
     EVALUATE,
+    RUN_DELETIONS,
     RUN_TRANSFERS,
     SCRUB,
     SUBSCRIBE,
     SWEEP_ACCOUNTS,
     SWEEP_ARRIVALS,
     SWEEP_AUDITS,
+    SWEEP_DELETIONS,
     SWEEP_DIDS,
     SWEEP_EVALUATIONS,
     SWEEP_HISTORIES,
@@ -65,7 +68,18 @@ def add_tasks(app: Celery, work: Work) -> None:
     def run_transfers() -> None:
         work.transfers.take()
 
+    _add_deletions(app, work)
     _add_sweeps(app, work)
+
+
+def _add_deletions(app: Celery, work: Work) -> None:
+    @app.task(name=RUN_DELETIONS, shared=False)
+    def run_deletions() -> None:
+        work.deletions.take()
+
+    @app.task(name=SWEEP_DELETIONS, shared=False)
+    def sweep_deletions() -> None:
+        take_back_deletions(work.context)
 
 
 def _add_sweeps(app: Celery, work: Work) -> None:
