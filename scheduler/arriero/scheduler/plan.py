@@ -29,6 +29,7 @@ from arriero.rse.lfn2pfn import path_for
 from arriero.rse.types import Endpoint
 from arriero.scheduler.claim import ClaimedRequest
 from arriero.scheduler.core.sources import BUSY, Picked, Source, pick_source
+from arriero.scheduler.hops import MULTIHOP, WAIT_S, Ways, load_ways
 from arriero.scheduler.rse_catalogue import READ, WRITE, Rse, RseCatalogue
 from arriero.scheduler.traffic import Traffic
 
@@ -96,24 +97,34 @@ class Unplanned:
     code: str
     reason: str
     retryable: bool
-    wait_s: float = 0.0
-    """How long it waits for its turn, seconds."""
-
-    @property
-    def waits(self) -> bool:
-        """Whether it only waits for its turn, which is no attempt."""
-        return self.code == BUSY
+    wait_s: float | None = None
+    """How long it only waits for its turn, which is no attempt, seconds; None when it has failed."""
+    hop_id: int | None = None
+    """Where the file has to go first."""
 
 
 class CannotPlan(Exception):
     """There is no order for this request."""
 
-    def __init__(self, code: str, reason: str, *, retryable: bool, wait_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        code: str,
+        reason: str,
+        *,
+        retryable: bool = True,
+        wait_s: float | None = None,
+        hop_id: int | None = None,
+    ) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
         self.retryable = retryable
         self.wait_s = wait_s
+        self.hop_id = hop_id
+
+    def of(self, request: ClaimedRequest) -> Unplanned:
+        """Say it of a request."""
+        return Unplanned(request, self.code, self.reason, self.retryable, self.wait_s, self.hop_id)
 
 
 def plan_copies(
@@ -136,14 +147,20 @@ def plan_copies(
         The copies that can begin, and the requests that cannot, with the reason.
     """
     files = _files(connection, claimed)
-    facts = _Facts(_replicas(connection, claimed), _distances(connection, claimed), traffic, credentials)
+    facts = _Facts(
+        _replicas(connection, claimed),
+        _distances(connection, claimed),
+        traffic,
+        credentials,
+        load_ways(connection, traffic.known),
+    )
     planned: list[PlannedCopy] = []
     unplanned: list[Unplanned] = []
     for request in claimed:
         try:
             planned.append(_plan(request, files.get(request.id), facts))
         except CannotPlan as fault:
-            unplanned.append(Unplanned(request, fault.code, fault.reason, fault.retryable, fault.wait_s))
+            unplanned.append(fault.of(request))
         except RSEError as error:
             unplanned.append(Unplanned(request, error.code, str(error), error.retryable))
     return planned, unplanned
@@ -214,6 +231,7 @@ class _Facts:
     distances: Mapping[tuple[int, int], int]
     traffic: Traffic
     credentials: Credentials
+    ways: Ways
 
     @property
     def known(self) -> RseCatalogue:
@@ -233,7 +251,9 @@ def _plan(
     copies = {row.rse_id: row for row in facts.held.get(request.file_id, ()) if row.rse_id in known.by_id}
     picked = _pick(request, file, copies, facts)
     if picked.source is None:
-        raise CannotPlan(picked.code, picked.reason, retryable=True, wait_s=picked.wait_s)
+        raise CannotPlan(picked.code, picked.reason, wait_s=picked.wait_s if picked.code == BUSY else None)
+    if picked.source.distance is None:
+        _go_by_way(request, copies, facts)
     source = known.by_id[picked.source.rse_id]
     there = copies.get(destination.id)
     order = CopyOrder(
@@ -249,6 +269,19 @@ def _plan(
     )
     facts.traffic.begin(source.id, destination.id, request.activity)
     return PlannedCopy(request, order, source.id, picked.alternatives)
+
+
+def _go_by_way(request: ClaimedRequest, copies: Mapping[int, Any], facts: _Facts) -> None:
+    """Have the file go by way of another RSE, if only links through others are declared."""
+    there = [rse_id for rse_id, row in copies.items() if row.state == ReplicaState.AVAILABLE]
+    way = facts.ways.find(there, request.destination_id)
+    if way is None:
+        return
+    hop, on_its_way = way[1], copies.get(way[1])
+    names = " -> ".join(facts.known.by_id[rse_id].name for rse_id in way)
+    if on_its_way is not None and on_its_way.state == ReplicaState.UNAVAILABLE:
+        raise CannotPlan(MULTIHOP, f"the copy on the way {names} failed", hop_id=hop)
+    raise CannotPlan(MULTIHOP, f"goes by way of others: {names}", wait_s=WAIT_S, hop_id=hop)
 
 
 def _pick(

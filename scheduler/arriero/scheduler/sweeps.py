@@ -13,6 +13,7 @@ from arriero.registry.services.context import Context
 from arriero.registry.services.subscriptions import end_subscriptions
 from arriero.registry.states import ArrivalState
 from arriero.scheduler.claim import ClaimedRequest
+from arriero.scheduler.hops import take_up_lost
 from arriero.scheduler.lanes import SUBMITTED
 from arriero.scheduler.lanes import is_due as requests_are_due
 from arriero.scheduler.reports import Report, failure
@@ -39,6 +40,7 @@ def sweep_requests(context: Context) -> int:
     taken = settle(context.database, reports, stuck_retry_s=context.settings.stuck_retry_s)
     if reports:
         log.warning("requests taken back", retried=taken.retried, failed=taken.failed, dropped=taken.dropped)
+    context.database.run(take_up_lost)
     with context.database.snapshot() as connection:
         due = requests_are_due(connection)
     if due:

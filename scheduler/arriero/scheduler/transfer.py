@@ -17,13 +17,14 @@ from arriero.registry.errors import Busy
 from arriero.registry.ports import Bell
 from arriero.registry.services.context import Context
 from arriero.rse.pool import ProtocolPool
+from arriero.scheduler import hops
 from arriero.scheduler.claim import ClaimedRequest, claim_requests, extend_leases, note_sources
 from arriero.scheduler.core.breaker import DOWN, FIRST_WAIT_S
 from arriero.scheduler.held_leases import HeldLeases
 from arriero.scheduler.lanes import Place, find_lanes
 from arriero.scheduler.mover import Finished, Mover, ThreadMover
 from arriero.scheduler.plan import PlannedCopy, Unplanned, plan_copies, read_credentials
-from arriero.scheduler.reports import Report, Transfer, failure, released, success
+from arriero.scheduler.reports import Outcome, Report, Transfer, failure, released, success
 from arriero.scheduler.rse_catalogue import RseCatalogue, load_rses
 from arriero.scheduler.settle import Settled, settle
 from arriero.scheduler.traffic import Link, Traffic, load_traffic, note_probes
@@ -220,8 +221,10 @@ class TransferRunner:
         with self._context.database.snapshot() as connection:
             planned, unplanned = plan_copies(connection, claimed, traffic, self._credentials)
         sources = {copy.request.id: copy.source_id for copy in planned}
+        wanted = [hops.Hop(one.request, one.hop_id) for one in unplanned if one.hop_id is not None]
 
         def note(tx: Connection) -> None:
+            hops.ask_for(tx, wanted)
             note_sources(tx, self._owner, sources)
             note_probes(tx, traffic.probed)
 
@@ -265,7 +268,7 @@ class TransferRunner:
         )
 
     def _report_unplanned(self, fault: Unplanned) -> Report:
-        if fault.waits:
+        if fault.wait_s is not None:
             return released(fault.request, fault.reason, code=fault.code, delay_s=fault.wait_s)
         return failure(fault.request, self._settings, fault.code, fault.reason, retryable=fault.retryable)
 
@@ -287,9 +290,19 @@ class TransferRunner:
             return
         run.held.drop(batch)
         run.summary.add(result)
+        self._go_on(batch)
         self._adapt(run)
         if result.evaluations:
             self._context.doorbell.ring(Bell.EVALUATIONS)
+
+    def _go_on(self, batch: Sequence[Report]) -> None:
+        """Have what waits for copies of this batch looked at again."""
+        ended = [(one.file_id, one.rse_id) for one in batch if one.outcome is not Outcome.RELEASED]
+        with self._context.database.snapshot() as connection:
+            found = hops.are_hops(connection, ended)
+        if found:
+            self._context.database.run(lambda tx: hops.go_on(tx, found))
+            self._context.doorbell.ring(Bell.REQUESTS)
 
     def _adapt(self, run: _Run) -> None:
         """Hold what is copied in `AHEAD_S`: short copies are taken and settled in large batches, long ones left to others."""

@@ -1,8 +1,8 @@
-"""Links between RSEs, and the health of RSEs: what the transfers of late have shown, and what was decided from it."""
+"""Links between RSEs, the health of RSEs, and copies that are made on the way to another RSE."""
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Integer, String, Table, Text
 
-from arriero.registry.schema.base import UtcDateTime, metadata, updated_at, words
+from arriero.registry.schema.base import BigId, UtcDateTime, created_at, metadata, updated_at, words
 from arriero.registry.states import BreakerState
 
 links = Table(
@@ -49,3 +49,14 @@ rse_health = Table(
     Column("reason", Text),
     updated_at(),
 )
+
+hops = Table(
+    "hops",
+    metadata,
+    Column("file_id", BigId, primary_key=True, autoincrement=False),
+    # where it stops on its way, and where it is wanted
+    Column("rse_id", Integer, primary_key=True, autoincrement=False),
+    Column("destination_id", Integer, nullable=False),
+    created_at(),
+)
+"""Copies that no rule asks for, while they are made: another RSE is reached through theirs."""

@@ -32,7 +32,7 @@ from arriero.registry.schema.deletions import (
 )
 from arriero.registry.schema.dids import contents, contents_history, deleted_dids, did_meta, dids, lost_files
 from arriero.registry.schema.events import complete_datasets, events
-from arriero.registry.schema.links import links, rse_health
+from arriero.registry.schema.links import hops, links, rse_health
 from arriero.registry.schema.replicas import bad_replicas, quarantined_replicas, replicas
 from arriero.registry.schema.requests import request_history, requests, transfer_limits
 from arriero.registry.schema.rses import (
@@ -81,6 +81,7 @@ __all__ = [
     "evaluation_items",
     "evaluations",
     "events",
+    "hops",
     "identities",
     "installation",
     "links",

@@ -14,6 +14,8 @@ _REQUESTS = (
         WHERE requests.state <> 'SUBMITTED' AND NOT EXISTS (
             SELECT 1 FROM locks WHERE locks.file_id = requests.file_id AND locks.rse_id = requests.destination_id
             AND (locks.state <> 'OK' OR EXISTS (SELECT 1 FROM evaluations WHERE evaluations.rule_id = locks.rule_id))
+        ) AND NOT EXISTS (
+            SELECT 1 FROM hops WHERE hops.file_id = requests.file_id AND hops.rse_id = requests.destination_id
         )
         """,
     ),

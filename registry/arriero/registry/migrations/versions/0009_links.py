@@ -1,4 +1,4 @@
-"""Links and the health of RSEs; requests are queued in lanes."""
+"""Links, the health of RSEs, copies on the way to others; requests are queued in lanes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,6 +7,8 @@ revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None
+
+_BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
@@ -66,6 +68,14 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("rse_id", name=op.f("pk_rse_health")),
     )
+    op.create_table(
+        "hops",
+        sa.Column("file_id", _BIG_ID, autoincrement=False, nullable=False),
+        sa.Column("rse_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("destination_id", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("file_id", "rse_id", name=op.f("pk_hops")),
+    )
     op.create_index(
         "ix_requests_lanes",
         "requests",
@@ -93,5 +103,6 @@ def downgrade() -> None:
     )
     op.drop_index("ix_requests_ownerless", table_name="requests")
     op.drop_index("ix_requests_lanes", table_name="requests")
+    op.drop_table("hops")
     op.drop_table("rse_health")
     op.drop_table("links")
