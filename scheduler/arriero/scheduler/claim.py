@@ -1,6 +1,7 @@
 """The queue of requests: take a batch, hold it with a sign of life. Reports go through `arriero.scheduler.settle`."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, literal, select, update
@@ -43,6 +44,7 @@ def claim_requests(
     lease_s: float,
     traffic: Traffic | None = None,
     lanes: Sequence[Lane] | None = None,
+    choose_sources: Callable[[Sequence[ClaimedRequest]], Mapping[int, int]] | None = None,
 ) -> list[ClaimedRequest]:
     """Take the most urgent requests that are due.
 
@@ -58,6 +60,8 @@ def claim_requests(
         How much each RSE may get; as much as there is when None.
     lanes
         From which; all of them when None.
+    choose_sources
+        Gives the RSE that each is read from, for those who look on; what it does not name keeps that of the attempt before.
 
     Returns
     -------
@@ -79,22 +83,18 @@ def claim_requests(
         ids += taken
         if len(ids) >= limit:
             break
-    return _hold(connection, owner, ids, lease_s=lease_s) if ids else []
+    if not ids:
+        return []
+    claimed = _as_claimed(connection, owner, ids)
+    sources = {} if choose_sources is None else choose_sources(claimed)
+    _hold(connection, owner, ids, sources, lease_s=lease_s)
+    return claimed
 
 
-def _hold(connection: Connection, owner: str, ids: Sequence[int], *, lease_s: float) -> list[ClaimedRequest]:
+def _as_claimed(connection: Connection, owner: str, ids: Sequence[int]) -> list[ClaimedRequest]:
+    """Describe requests, whose rows are held, as they will be when they are claimed."""
     rows = connection.execute(
-        update(requests)
-        .where(requests.c.id.in_(id_rows(connection, ids)))
-        .values(
-            state=RequestState.SUBMITTED,
-            attempt=requests.c.attempt + 1,
-            fence=requests.c.fence + 1,
-            lease_owner=owner,
-            lease_until=after(literal(lease_s)),
-            started_at=now(),
-        )
-        .returning(
+        select(
             requests.c.id,
             requests.c.fence,
             requests.c.file_id,
@@ -104,18 +104,18 @@ def _hold(connection: Connection, owner: str, ids: Sequence[int], *, lease_s: fl
             requests.c.source_id,
             requests.c.code,
             requests.c.activity,
-        )
+        ).where(requests.c.id.in_(id_rows(connection, ids)))
     )
     place = {request_id: index for index, request_id in enumerate(ids)}
     return [
         ClaimedRequest(
             id=row.id,
-            fence=row.fence,
+            fence=row.fence + 1,
             owner=owner,
             file_id=row.file_id,
             destination_id=row.destination_id,
             bytes=row.bytes,
-            attempt=row.attempt,
+            attempt=row.attempt + 1,
             failed_source_id=row.source_id if row.code else None,
             activity=row.activity,
         )
@@ -123,18 +123,26 @@ def _hold(connection: Connection, owner: str, ids: Sequence[int], *, lease_s: fl
     ]
 
 
-def note_sources(connection: Connection, owner: str, sources: Mapping[int, int]) -> None:
-    """Note where each request's attempt reads from (request: RSE), for those who look on."""
-    if not sources:
-        return
-    by_source: dict[int, list[int]] = {}
-    for request_id, source_id in sorted(sources.items()):
-        by_source.setdefault(source_id, []).append(request_id)
-    for source_id, ids in by_source.items():
+def _hold(
+    connection: Connection, owner: str, ids: Sequence[int], sources: Mapping[int, int], *, lease_s: float
+) -> None:
+    """Write who holds requests, and their sources: one statement for each source, and each row once."""
+    by_source: dict[int | None, list[int]] = defaultdict(list)
+    for request_id in ids:
+        by_source[sources.get(request_id)].append(request_id)
+    for source_id, read_from_it in by_source.items():
         connection.execute(
             update(requests)
-            .where(requests.c.id.in_(id_rows(connection, ids)), requests.c.lease_owner == owner)
-            .values(source_id=source_id)
+            .where(requests.c.id.in_(id_rows(connection, read_from_it)))
+            .values(
+                state=RequestState.SUBMITTED,
+                attempt=requests.c.attempt + 1,
+                fence=requests.c.fence + 1,
+                lease_owner=owner,
+                lease_until=after(literal(lease_s)),
+                started_at=now(),
+                source_id=requests.c.source_id if source_id is None else source_id,
+            )
         )
 
 

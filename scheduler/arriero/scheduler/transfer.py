@@ -18,7 +18,7 @@ from arriero.registry.ports import Bell
 from arriero.registry.services.context import Context
 from arriero.rse.pool import ProtocolPool
 from arriero.scheduler import hops
-from arriero.scheduler.claim import ClaimedRequest, claim_requests, extend_leases, note_sources
+from arriero.scheduler.claim import ClaimedRequest, claim_requests, extend_leases
 from arriero.scheduler.core.breaker import DOWN, FIRST_WAIT_S
 from arriero.scheduler.held_leases import HeldLeases
 from arriero.scheduler.lanes import Place, find_lanes
@@ -101,6 +101,17 @@ class _Run:
         self.reports.extend(reports)
 
 
+@dataclass(slots=True)
+class _Taken:
+    """What one claim has brought."""
+
+    traffic: Traffic
+    beyond: Place | None
+    claimed: Sequence[ClaimedRequest] = ()
+    planned: Sequence[PlannedCopy] = ()
+    unplanned: Sequence[Unplanned] = ()
+
+
 class TransferRunner:
     """Works on the queue of requests.
 
@@ -178,25 +189,23 @@ class TransferRunner:
         return len(run.held) <= run.size // 2 and time.monotonic() >= run.next_claim
 
     def _take(self, run: _Run) -> int:
-        known = self._known()
-        limit = run.size - len(run.held)
-        claimed, traffic, run.beyond = self._context.database.run(
-            partial(self._claim, known=known, limit=limit, beyond=run.beyond)
+        taken = self._context.database.run(
+            partial(self._claim, known=self._known(), limit=run.size - len(run.held), beyond=run.beyond)
         )
-        again = claimed or run.beyond is not None
+        run.beyond = taken.beyond
+        again = taken.claimed or run.beyond is not None
         run.next_claim = 0.0 if again else time.monotonic() + CLAIM_AGAIN_S
-        if not claimed:
+        if not taken.claimed:
             return 0
-        run.summary.claimed += len(claimed)
-        run.held.add(claimed)
-        if any(request.destination_id not in known.by_id for request in claimed):
-            self._catalogue = None
-            traffic.known = self._known()
-        planned, unplanned = self._plan(claimed, traffic)
-        run.links.update(copy.link for copy in planned)
-        run.mover.submit(planned, traffic.slots(run.links))
-        run.note((), [self._report_unplanned(fault) for fault in unplanned])
-        return len(claimed)
+        run.summary.claimed += len(taken.claimed)
+        run.held.add(taken.claimed)
+        wanted = [hops.Hop(one.request, one.hop_id) for one in taken.unplanned if one.hop_id is not None]
+        if wanted:
+            self._context.database.run(lambda tx: hops.ask_for(tx, wanted))
+        run.links.update(copy.link for copy in taken.planned)
+        run.mover.submit(taken.planned, taken.traffic.slots(run.links))
+        run.note((), [self._report_unplanned(fault) for fault in taken.unplanned])
+        return len(taken.claimed)
 
     def _known(self) -> RseCatalogue:
         """The RSEs, as they were a moment ago: what is claimed is planned with them too."""
@@ -205,31 +214,29 @@ class TransferRunner:
                 self._catalogue = time.monotonic(), load_rses(connection)
         return self._catalogue[1]
 
-    def _claim(
-        self, tx: Connection, *, known: RseCatalogue, limit: int, beyond: Place | None
-    ) -> tuple[list[ClaimedRequest], Traffic, Place | None]:
+    def _claim(self, tx: Connection, *, known: RseCatalogue, limit: int, beyond: Place | None) -> _Taken:
         settings = self._settings
         traffic = load_traffic(tx, known, settings.activity_shares)
         lanes, more = find_lanes(tx, beyond=beyond)
-        lease_s = settings.transfer_lease_s
-        claimed = claim_requests(tx, self._owner, limit=limit, lease_s=lease_s, traffic=traffic, lanes=lanes)
-        return claimed, traffic, more
+        taken = _Taken(traffic, more)
 
-    def _plan(
-        self, claimed: Sequence[ClaimedRequest], traffic: Traffic
-    ) -> tuple[list[PlannedCopy], list[Unplanned]]:
-        with self._context.database.snapshot() as connection:
-            planned, unplanned = plan_copies(connection, claimed, traffic, self._credentials)
-        sources = {copy.request.id: copy.source_id for copy in planned}
-        wanted = [hops.Hop(one.request, one.hop_id) for one in unplanned if one.hop_id is not None]
+        def choose_sources(claimed: Sequence[ClaimedRequest]) -> Mapping[int, int]:
+            if any(request.destination_id not in traffic.known.by_id for request in claimed):
+                traffic.known = load_rses(tx)
+            taken.planned, taken.unplanned = plan_copies(tx, claimed, traffic, self._credentials)
+            return {copy.request.id: copy.source_id for copy in taken.planned}
 
-        def note(tx: Connection) -> None:
-            hops.ask_for(tx, wanted)
-            note_sources(tx, self._owner, sources)
-            note_probes(tx, traffic.probed)
-
-        self._context.database.run(note)
-        return planned, unplanned
+        taken.claimed = claim_requests(
+            tx,
+            self._owner,
+            limit=limit,
+            lease_s=settings.transfer_lease_s,
+            traffic=traffic,
+            lanes=lanes,
+            choose_sources=choose_sources,
+        )
+        note_probes(tx, traffic.probed)
+        return taken
 
     def _reports(self, finished: Sequence[Finished]) -> list[Report]:
         """Learn from copies that have ended, and say what becomes of their requests."""

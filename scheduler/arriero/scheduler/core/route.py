@@ -37,7 +37,7 @@ def route(
     for (start, end), distance in distances.items():
         onward[start].append((end, max(distance, 0)))
     stops = set(through)
-    heap = [(0, (source,)) for source in sorted(sources)]
+    heap: list[tuple[int, tuple[int, ...]]] = [(0, (source,)) for source in sorted(sources)]
     done: set[int] = set()
     while heap:
         length, way = heapq.heappop(heap)
