@@ -27,6 +27,7 @@ COMMANDS = {
     "butler": LazyCommand(f"{_HERE}.butler", "Butler repositories and what belongs in them."),
     "arrival": LazyCommand(f"{_HERE}.arrival", "Files on their way into a Butler."),
     "trace": LazyCommand(f"{_HERE}.trace", "The whole way of one file."),
+    "audit": LazyCommand(f"{_HERE}.audit", "Storages held against the catalogue: missing, dark, wrong."),
     "doctor": LazyCommand(f"{_HERE}.doctor", "Whether the catalogue is whole, and mending it."),
     "token": LazyCommand(f"{_HERE}.token", "Tokens of site agents."),
     "ping": LazyCommand(f"{_HERE}.ping", "Ask the registry for its version."),

@@ -62,6 +62,9 @@ class Comparison(_Body):
     brake: float | None = Field(
         default=None, ge=0, le=1, description="Instead of the setting audit_brake_share; for administrators."
     )
+    dry_run: bool = Field(
+        default=False, description="Only count: nothing is noted or done, and the audit ends."
+    )
 
 
 class DarkFindings(_Body):
@@ -156,4 +159,5 @@ def resume_audit(context: ContextDep, actor: ActorDep, audit_id: AuditId) -> Res
 )
 def compare(context: ContextDep, actor: ActorDep, audit_id: AuditId, body: BodyDep) -> Response:
     sent = parse(Comparison, body)
-    return json_response(audit_comparison.compare(context, actor, audit_id, brake=sent.brake))
+    shown = audit_comparison.compare(context, actor, audit_id, brake=sent.brake, dry_run=sent.dry_run)
+    return json_response(shown)

@@ -63,13 +63,17 @@ class AuditCalls(Transport):
         answer: dict[str, Any] = self._call("POST", f"/audits/{audit}/lines", body=body, idempotent=True)
         return answer
 
-    def compare_audit(self, audit: int, *, brake: float | None = None) -> dict[str, Any]:
+    def compare_audit(
+        self, audit: int, *, brake: float | None = None, dry_run: bool = False
+    ) -> dict[str, Any]:
         """Have an audit whose lines are all there compared with the catalogue.
 
         Parameters
         ----------
         brake
             Part of the replicas that is believed to be missing or wrong, instead of the setting; for administrators.
+        dry_run
+            Only count: nothing is noted or done.
 
         Returns
         -------
@@ -77,7 +81,7 @@ class AuditCalls(Transport):
             The audit, as `get_audit` gives it.
         """
         answer: dict[str, Any] = self._call(
-            "POST", f"/audits/{audit}/compare", body={"brake": brake}, wait_s=_PATIENCE_S
+            "POST", f"/audits/{audit}/compare", body={"brake": brake, "dry_run": dry_run}, wait_s=_PATIENCE_S
         )
         return answer
 

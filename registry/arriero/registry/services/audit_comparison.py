@@ -31,18 +31,23 @@ log = structlog.get_logger(__name__)
 
 EMPTY = "empty"
 TOO_MANY = "too_many"
+DRY_RUN = "dry_run"
 """Why an audit counts for nothing."""
 
 _PAGE = 10_000
 
 
-def compare(context: Context, actor: Actor, audit_id: int, *, brake: float | None = None) -> dict[str, Any]:
+def compare(
+    context: Context, actor: Actor, audit_id: int, *, brake: float | None = None, dry_run: bool = False
+) -> dict[str, Any]:
     """Compare an audit whose lines are all there with the catalogue, and act on what is confirmed by it.
 
     Parameters
     ----------
     brake
         Instead of the setting ``audit_brake_share``; for administrators.
+    dry_run
+        Only count; nothing is noted or done, and the audit ends.
 
     Returns
     -------
@@ -63,7 +68,9 @@ def compare(context: Context, actor: Actor, audit_id: int, *, brake: float | Non
     most_dark = _most(settings, row["lines"])
     if row["unknown"] <= most_dark:
         _look_again(context, row)
-    counts = context.database.run(lambda connection: _compare(connection, actor, audit_id, settings))
+    counts = context.database.run(
+        lambda connection: _compare(connection, actor, audit_id, settings, dry_run=dry_run)
+    )
     declared = 0
     if counts is not None:
         declared = act(
@@ -118,7 +125,7 @@ def _most(settings: Settings, of: int) -> int:
 
 
 def _compare(
-    connection: Connection, actor: Actor, audit_id: int, settings: Settings
+    connection: Connection, actor: Actor, audit_id: int, settings: Settings, *, dry_run: bool
 ) -> dict[FindingKind, int] | None:
     """Note what an audit finds; None when it counts for nothing."""
     row = hold_receiving(connection, actor, audit_id)
@@ -129,21 +136,23 @@ def _compare(
     counts = store.count_found(connection)
     values: dict[str, Any] = {"judged": judged, **{kind.lower(): number for kind, number in counts.items()}}
     fault = _fault(row, judged, counts, settings)
+    state = AuditState.COMPARED
     if fault is not None:
         code, reason = fault
-        store.change(
-            connection, audit_id, {**values, "state": AuditState.HELD, "code": code, "reason": reason}
-        )
+        state = AuditState.HELD
+        store.change(connection, audit_id, {**values, "state": state, "code": code, "reason": reason})
         log.warning("audit counts for nothing", audit=audit_id, rse=row["rse"], code=code, **counts)
+    elif dry_run:
+        state, reason = AuditState.ABANDONED, "it was to be a dry run"
+        store.change(connection, audit_id, {**values, "state": state, "code": DRY_RUN, "reason": reason})
     else:
-        store.change(connection, audit_id, {**values, "state": AuditState.COMPARED})
+        store.change(connection, audit_id, {**values, "state": state})
         findings.drop_settled(connection, rse_id)
         findings.drop_unseen(connection, rse_id, _kinds(row))
         findings.note(connection, rse_id, audit_id, at)
         findings.confirm(connection, rse_id, at, apart_s=settings.audit_confirm_s)
-    detail = {"audit": audit_id, "state": AuditState.COMPARED if fault is None else AuditState.HELD, **values}
-    audit.record(connection, actor, Action.AUDIT_RUN, row["rse"], **detail)
-    return counts if fault is None else None
+    audit.record(connection, actor, Action.AUDIT_RUN, row["rse"], audit=audit_id, state=state, **values)
+    return counts if state is AuditState.COMPARED else None
 
 
 def _kinds(row: RowMapping | Mapping[str, Any]) -> list[FindingKind]:
