@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from arriero.registry.schema.base import after
-from arriero.registry.schema.tables import links, rse_health, transfer_limits
+from arriero.registry.schema.tables import link_totals, links, rse_health, transfer_limits
 from arriero.registry.states import BreakerState, RequestState, RuleState, TransferDirection
 from arriero.rse.errors import ChecksumMismatch, Unavailable
 from arriero.scheduler import lanes
@@ -216,6 +216,21 @@ def test_links_are_learnt_from_what_was_copied(catalogue, sites):
     assert (link.done, link.failed) == (0, 0), "a new window"
     assert link.decision == "one less: 86% of 14 copies succeeded"
     assert (link.slots, link.success) == (3, pytest.approx(12 / 14))
+
+
+def test_every_attempt_of_a_link_is_counted_for_good(catalogue, sites):
+    wanted(catalogue, "night", 12, sites[0])
+    bad = {1, 2}
+
+    def script(copy):
+        return ChecksumMismatch("it differs", rse="IN2P3") if copy.request.id in bad else None
+
+    for _ in range(2):
+        runner(catalogue, ScriptedMover(script)).run()
+        catalogue.age(requests, 3600, "not_before")
+    columns = (link_totals.c.code, link_totals.c.copies, link_totals.c.bytes)
+    counted = {tuple(row) for row in catalogue.rows(select(*columns))}
+    assert counted == {("", 10, 10_000), ("checksum_mismatch", 4, 0)}
 
 
 def test_a_copy_that_somebody_suspects_is_not_read_where_there_is_another(catalogue, sites):

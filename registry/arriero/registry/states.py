@@ -87,6 +87,14 @@ class BreakerState(StrEnum):
     """One copy is under way, to see whether it is back."""
 
 
+class RseOperation(StrEnum):
+    """What an RSE can be closed for."""
+
+    READ = "READ"
+    WRITE = "WRITE"
+    DELETE = "DELETE"
+
+
 class RequestType(StrEnum):
     """What a request asks for."""
 

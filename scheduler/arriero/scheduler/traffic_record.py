@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, func, null, select, tuple_, update
 
 from arriero.registry.dialect import insert_into
 from arriero.registry.schema.base import after, now
-from arriero.registry.schema.tables import links, rse_health
+from arriero.registry.schema.tables import link_totals, links, rse_health
 from arriero.registry.states import BreakerState
 from arriero.scheduler.core.breaker import DOWN, Health, next_health
 from arriero.scheduler.core.links import FIRST, LinkState, decide, is_ripe
@@ -63,6 +63,7 @@ def record(connection: Connection, outcomes: Sequence[CopyOutcome]) -> frozenset
     if not outcomes:
         return frozenset()
     _record_links(connection, outcomes)
+    _count(connection, outcomes)
     return _record_health(connection, outcomes)
 
 
@@ -190,6 +191,21 @@ def _note_failures(connection: Connection, failed: Sequence[CopyOutcome]) -> Non
             for _, one in sorted(last.items())
         ],
     )
+
+
+def _count(connection: Connection, outcomes: Sequence[CopyOutcome]) -> None:
+    """Add to what every link has had since the beginning, for those who measure."""
+    sums: dict[tuple[int, int, str], list[float]] = defaultdict(lambda: [0, 0, 0.0])
+    for one in outcomes:
+        of_its_kind = sums[*one.link, "" if one.mode is not None else (one.code or "unknown")[:64]]
+        of_its_kind[0] += 1
+        of_its_kind[1] += one.bytes
+        of_its_kind[2] += one.seconds
+    columns = ("source_id", "destination_id", "code", "copies", "bytes", "seconds")
+    rows = [dict(zip(columns, (*key, *sums[key]), strict=True)) for key in sorted(sums)]
+    statement = insert_into(connection, link_totals)
+    added = {name: link_totals.c[name] + statement.excluded[name] for name in columns[3:]}
+    connection.execute(statement.on_conflict_do_update(index_elements=columns[:3], set_=added), rows)
 
 
 def _record_health(connection: Connection, outcomes: Sequence[CopyOutcome]) -> frozenset[int]:

@@ -35,6 +35,20 @@ links = Table(
     updated_at(),
 )
 
+link_totals = Table(
+    "link_totals",
+    metadata,
+    Column("source_id", ForeignKey("rses.id", ondelete="CASCADE"), primary_key=True),
+    Column("destination_id", ForeignKey("rses.id", ondelete="CASCADE"), primary_key=True),
+    # empty: of the copies that succeeded
+    Column("code", String(64), primary_key=True),
+    Column("copies", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    # wall time of these copies, added up, seconds
+    Column("seconds", Float, nullable=False),
+)
+"""Attempts that have ended, since the beginning: written with each batch, and never taken back."""
+
 rse_health = Table(
     "rse_health",
     metadata,

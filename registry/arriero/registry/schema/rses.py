@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 
 from arriero.registry.schema.base import Json, UtcDateTime, created_at, metadata, updated_at, words
-from arriero.registry.states import RseType
+from arriero.registry.states import RseOperation, RseType
 
 rses = Table(
     "rses",
@@ -106,3 +106,14 @@ rse_qos_policies = Table(
     Column("rse_id", ForeignKey("rses.id", ondelete="CASCADE"), primary_key=True),
     Column("policy", String(64), primary_key=True),
 )
+
+rse_pauses = Table(
+    "rse_pauses",
+    metadata,
+    Column("rse_id", ForeignKey("rses.id", ondelete="CASCADE"), primary_key=True),
+    Column("operation", words(RseOperation, "operation"), primary_key=True),
+    Column("account_id", ForeignKey("accounts.id")),
+    Column("reason", Text),
+    created_at(),
+)
+"""Who has closed an RSE, since when and why; that it is closed say its flags."""

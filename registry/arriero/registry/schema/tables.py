@@ -32,13 +32,14 @@ from arriero.registry.schema.deletions import (
 )
 from arriero.registry.schema.dids import contents, contents_history, deleted_dids, did_meta, dids, lost_files
 from arriero.registry.schema.events import complete_datasets, events
-from arriero.registry.schema.links import hops, links, rse_health
+from arriero.registry.schema.links import hops, link_totals, links, rse_health
 from arriero.registry.schema.replicas import bad_replicas, quarantined_replicas, replicas
 from arriero.registry.schema.requests import request_history, requests, transfer_limits
 from arriero.registry.schema.rses import (
     rse_attributes,
     rse_distances,
     rse_limits,
+    rse_pauses,
     rse_protocols,
     rse_qos_policies,
     rse_usage,
@@ -84,6 +85,7 @@ __all__ = [
     "hops",
     "identities",
     "installation",
+    "link_totals",
     "links",
     "locks",
     "lost_files",
@@ -98,6 +100,7 @@ __all__ = [
     "rse_distances",
     "rse_health",
     "rse_limits",
+    "rse_pauses",
     "rse_protocols",
     "rse_qos_policies",
     "rse_usage",
