@@ -57,7 +57,7 @@ def test_every_check_has_a_case():
 
 def test_names_and_next_steps_are_there_for_each():
     assert len({check.name for check in CHECKS}) == len(CHECKS)
-    assert {check.invariant for check in CHECKS} == {"I1", "I2", "I3", "I5", "I6", "I7", "keys"}
+    assert {check.invariant for check in CHECKS} == {"I1", "I2", "I3", "I4", "I5", "I6", "I7", "keys"}
     assert all(check.next_step and check.title for check in CHECKS)
 
 

@@ -17,11 +17,14 @@ from arriero.registry.schema.tables import (
     locks,
     replicas,
     requests,
+    storage_findings,
     unplaced_groups,
 )
 from arriero.registry.states import (
     ArrivalState,
     EvaluationItem,
+    FindingKind,
+    FindingState,
     LockState,
     ReplicaState,
     RequestState,
@@ -118,6 +121,15 @@ def request_without_reason(w: Whole) -> None:
 
 def arrival_without_reason(w: Whole) -> None:
     w.run(update(arrivals).values(state=ArrivalState.PARKED))
+
+
+def wrong_but_verified(w: Whole) -> None:
+    seen = {"times": 1, "first_seen_at": after(-HOUR), "last_seen_at": after(-HOUR)}
+    found = {"kind": FindingKind.WRONG_CHECKSUM, "state": FindingState.SEEN, **seen}
+    w.run(
+        w.replica("a", "SLAC").values(verified_at=after(-2 * HOUR)),
+        insert(storage_findings).values(file_id=w.did["a"], rse_id=w.rse["SLAC"], **found),
+    )
 
 
 def unwanted_request(w: Whole) -> None:
@@ -262,6 +274,7 @@ CASES: list[tuple[str, Break, dict[str, str]]] = [
     ("rules_without_reason", lock_without_reason, {"did": "raw:c", "detail": "lock STUCK"}),
     ("waits_without_reason", request_without_reason, {"did": "raw:b", "detail": "request FAILED"}),
     ("waits_without_reason", arrival_without_reason, {"did": "raw:a", "detail": "arrival parked"}),
+    ("wrong_at_storage", wrong_but_verified, {"did": "raw:a", "rse": "SLAC", "detail": "WRONG_CHECKSUM"}),
     ("unwanted_requests", unwanted_request, {"did": "raw:b", "rse": "SLAC"}),
     ("copies_without_request", copy_without_request, {"did": "raw:b", "rse": "IN2P3"}),
     (

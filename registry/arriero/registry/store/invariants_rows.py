@@ -2,6 +2,24 @@
 
 from arriero.registry.store.invariants import Check
 
+_STORAGES = (
+    Check(
+        "wrong_at_storage",
+        "I4",
+        "a replica that counts as verified, and was found missing or wrong at its storage since",
+        """
+        SELECT NULL AS rule_id, storage_findings.file_id AS did_id, storage_findings.rse_id AS rse_id,
+               storage_findings.kind AS detail
+        FROM storage_findings
+        JOIN replicas ON replicas.file_id = storage_findings.file_id
+        AND replicas.rse_id = storage_findings.rse_id
+        WHERE storage_findings.state <> 'DECLARED' AND replicas.state = 'AVAILABLE'
+        AND replicas.verified_at <= storage_findings.last_seen_at
+        """,
+        next_step="see `arriero audit findings`, and have the file read again: declare that replica suspicious",
+    ),
+)
+
 _REQUESTS = (
     Check(
         "unwanted_requests",
@@ -224,5 +242,5 @@ _KEYS = (
     ),
 )
 
-ROW_CHECKS: tuple[Check, ...] = (*_REQUESTS, *_ARRIVALS, *_LEASES, *_KEYS)
+ROW_CHECKS: tuple[Check, ...] = (*_STORAGES, *_REQUESTS, *_ARRIVALS, *_LEASES, *_KEYS)
 """In the order of the invariants."""

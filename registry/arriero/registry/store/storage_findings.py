@@ -59,18 +59,18 @@ _COLUMNS = [
 
 
 def drop_settled(connection: Connection, rse_id: int | None = None) -> int:
-    """Forget findings of replicas that were declared bad and have been made again, or are gone; give how many."""
-    settled = or_(
-        ~exists().where(
-            replicas.c.file_id == storage_findings.c.file_id, replicas.c.rse_id == storage_findings.c.rse_id
-        ),
-        exists().where(
-            replicas.c.file_id == storage_findings.c.file_id,
-            replicas.c.rse_id == storage_findings.c.rse_id,
-            replicas.c.state == ReplicaState.AVAILABLE,
-        ),
+    """Forget findings of replicas that are gone, made again, or verified since; give how many."""
+    there = exists().where(
+        replicas.c.file_id == storage_findings.c.file_id, replicas.c.rse_id == storage_findings.c.rse_id
     )
-    query = delete(storage_findings).where(storage_findings.c.state == FindingState.DECLARED, settled)
+    is_verified = there.where(
+        replicas.c.state == ReplicaState.AVAILABLE, replicas.c.verified_at > storage_findings.c.last_seen_at
+    )
+    is_made_again = and_(
+        storage_findings.c.state == FindingState.DECLARED,
+        there.where(replicas.c.state == ReplicaState.AVAILABLE),
+    )
+    query = delete(storage_findings).where(_OF_REPLICA, or_(~there, is_made_again, is_verified))
     if rse_id is not None:
         query = query.where(storage_findings.c.rse_id == rse_id)
     return connection.execute(query).rowcount
@@ -101,7 +101,8 @@ def drop_unseen(connection: Connection, rse_id: int, kinds: Collection[FindingKi
 def note(connection: Connection, rse_id: int, audit_id: int | None, at: datetime) -> None:
     """Write down what is in ``found_at_storage``: for the first time, or once more.
 
-    Something else about the same file begins anew.
+    Something else about the same file begins anew. A replica of which something is written down proves nothing any more:
+    no other copy may go because of it.
 
     Parameters
     ----------
@@ -158,6 +159,17 @@ def note(connection: Connection, rse_id: int, audit_id: int | None, at: datetime
                 where=and_(known.last_seen_at < new.last_seen_at, _OPEN),
             )
         )
+
+    connection.execute(
+        update(replicas)
+        .where(
+            replicas.c.rse_id == rse_id,
+            replicas.c.verified_at.is_not(None),
+            replicas.c.file_id.in_(select(found.file_id).where(found.file_id.is_not(None))),
+        )
+        # nothing has become of it: audits go on judging it
+        .values(verified_at=null(), updated_at=replicas.c.updated_at)
+    )
 
 
 def confirm(connection: Connection, rse_id: int, at: datetime, *, apart_s: float) -> None:
