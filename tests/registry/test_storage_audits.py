@@ -256,9 +256,9 @@ def test_lines_come_once_and_in_their_order(site):
         service.add_lines(site.context, site.root, begun.id, 0, lines_of(FILES[:3]), cursor="raw/f2")
     again = service.resume(site.context, site.root, begun.id)
     assert (again.chunks, again.lines, again.cursor) == (1, 3, "raw/f2")
-    aside = (".arriero-quarantine/20260101T000000/x", 1, None)
+    aside = [(".arriero-quarantine/20260101T000000/x", 1, None), (".arriero-deletions", 1, None)]
     after = service.add_lines(
-        site.context, site.root, begun.id, 1, [*lines_of(FILES[3:]), aside, ("../x", 1, None)]
+        site.context, site.root, begun.id, 1, [*lines_of(FILES[3:]), *aside, ("../x", 1, None)]
     )
     assert (after.chunks, after.lines) == (2, 6)
     with pytest.raises(InvalidInput, match="not an adler32"):

@@ -21,6 +21,8 @@ MAX_PATH_BYTES = 1000
 QUARANTINE_FOLDER = ".arriero-quarantine"
 """Folder below the prefix of an RSE to which dark files are moved; nothing in it is looked at."""
 
+_OWN = (f"{QUARANTINE_FOLDER}/", ".arriero-deletions")
+
 _ATTEMPT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -82,6 +84,11 @@ def _segment_fault(encoded: bytes) -> str | None:
         if len(segment) > MAX_SEGMENT_BYTES:
             return f"has a segment longer than {MAX_SEGMENT_BYTES} bytes"
     return None
+
+
+def is_own(path: str) -> bool:
+    """Whether a path is of what Arriero itself keeps on a storage: the quarantine, and the mark of deletion."""
+    return path.startswith(_OWN)
 
 
 def parent_of(path: str) -> str:

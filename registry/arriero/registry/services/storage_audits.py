@@ -25,7 +25,7 @@ from arriero.registry.store.rses import load_rses
 from arriero.registry.store.streaming import streamed
 from arriero.rse.checksum import canonical_adler32
 from arriero.rse.errors import RSEError
-from arriero.rse.paths import QUARANTINE_FOLDER, safe_path
+from arriero.rse.paths import is_own, safe_path
 
 log = structlog.get_logger(__name__)
 
@@ -162,7 +162,7 @@ def add_lines(
     chunk
         Its number, from 0, without gaps.
     lines
-        What is there. What lies in Arriero's own folder for dark files is passed over.
+        What is there. What Arriero itself keeps there is passed over.
     cursor
         Where a walk goes on after it.
 
@@ -215,7 +215,7 @@ def _read(lines: Sequence[Found]) -> tuple[list[Found], int]:
         except RSEError:
             unusable += 1
             continue
-        if path.startswith(f"{QUARANTINE_FOLDER}/"):
+        if is_own(path):
             continue
         try:
             usable.append((path, size, canonical_adler32(adler32) if adler32 else None))
