@@ -207,7 +207,7 @@ class Settings(_FromEnvironmentAndFile):
     audit_brake_share: float = Field(default=0.05, ge=0, le=1)
     """An audit that finds more than this part of the replicas missing or wrong, or of its lines dark, counts for nothing."""
     audit_brake_files: int = Field(default=10, ge=0)
-    """So many are always believed."""
+    """So many missing, wrong or dark files are always believed."""
     scrub_bytes_per_s: float = Field(default=0, ge=0)
     """Pace at which replicas are read again, at each RSE, bytes a second; 0 reads only those that are doubted."""
     scrub_files: int = Field(default=100, ge=1)
@@ -221,7 +221,7 @@ class Settings(_FromEnvironmentAndFile):
     suspicious_count: int = Field(default=5, ge=1)
     """A replica that was declared suspicious so often is bad, if another one was verified."""
     suspicious_days: float = Field(default=5, gt=0)
-    """Within this time, days."""
+    """Within which time it has to be declared suspicious so often, days."""
     suspicious_brake_files: int = Field(default=100, ge=1)
     """Where more replicas than this would become bad at one RSE, the RSE itself is at fault, and none does."""
     sweep_s: float = Field(default=5, gt=0)
