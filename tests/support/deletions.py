@@ -31,8 +31,8 @@ from support.scheduling import Catalogue
 DELETABLE = {
     "wan": {"read": 1, "write": 1, "delete": 1, "third_party_copy_read": 1, "third_party_copy_write": 1}
 }
-QUICK = {"deletion_grave_s": 0.0, "deletion_backoff_s": 0.05, "deletion_backoff_max_s": 0.1}
-"""Settings under which nothing is waited for."""
+SETTINGS = {"deletion_grave_s": 0.0, "deletion_backoff_s": 600.0, "deletion_backoff_max_s": 6000.0}
+"""No graves; and what has failed is tried again when `Storages.wake` says so, and not before."""
 
 
 class Storages:
@@ -146,7 +146,7 @@ class Storages:
 
     def context(self, **settings: Any) -> Context:
         """A context with other settings."""
-        changed = self.catalogue.context.settings.model_copy(update={**QUICK, **settings})
+        changed = self.catalogue.context.settings.model_copy(update={**SETTINGS, **settings})
         return Context(self.database, changed, self.catalogue.bells)
 
     def run(self, **settings: Any) -> SiteSummary:

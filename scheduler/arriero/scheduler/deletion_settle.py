@@ -23,6 +23,7 @@ from arriero.registry.store import replica_sets as sets
 from arriero.registry.store.evaluations import look_at_files
 from arriero.scheduler import deletion_effects as effects
 from arriero.scheduler.deletion_reports import Action, Decided, Outcome, Report, decide
+from arriero.scheduler.deletion_terms import hold_rse
 
 log = structlog.get_logger(__name__)
 
@@ -202,6 +203,7 @@ def _storage_works(connection: Connection, rse_id: int) -> None:
 
 def note_failure(connection: Connection, rse_id: int, *, code: str, reason: str, wait_s: float) -> None:
     """Have nothing be deleted at an RSE for a while, and then one thing first."""
+    hold_rse(connection, rse_id)
     connection.execute(
         update(rse_deletions)
         .where(rse_deletions.c.rse_id == rse_id)

@@ -43,7 +43,6 @@ class StorageThreads:
         self._halted = threading.Event()
         self._orders: queue.SimpleQueue[ClaimedDeletion | None] = queue.SimpleQueue()
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        self._unwanted: set[int] = set()
         self._most = threads
         self._threads: list[threading.Thread] = []
 
@@ -77,8 +76,9 @@ class StorageThreads:
             return ended
 
     def halt(self) -> None:
-        """Send nothing more; what waits comes back unsent."""
+        """Send nothing more; what waits comes back unsent at once, however long the threads take."""
         self._halted.set()
+        self._take_back(lambda _: True)
 
     @property
     def is_halted(self) -> bool:
@@ -87,11 +87,27 @@ class StorageThreads:
 
     def leave(self, ids: Iterable[int]) -> None:
         """Do not send these, unless it has happened already."""
-        self._unwanted.update(ids)
+        unwanted = frozenset(ids)
+        self._take_back(lambda one: one.id in unwanted)
+
+    def _take_back(self, chosen: Callable[[ClaimedDeletion], bool]) -> None:
+        waiting: list[ClaimedDeletion] = []
+        while True:
+            try:
+                one = self._orders.get_nowait()
+            except queue.Empty:
+                break
+            if one is not None:
+                waiting.append(one)
+        for one in waiting:
+            if chosen(one):
+                self._reports.put(Report(one, Outcome.UNSENT))
+            else:
+                self._orders.put(one)
 
     def _run(self) -> None:
         while (one := self._orders.get()) is not None:
-            if self._halted.is_set() or one.id in self._unwanted or not self._may_begin(one):
+            if self._halted.is_set() or not self._may_begin(one):
                 self._reports.put(Report(one, Outcome.UNSENT))
             else:
                 self._reports.put(self._remove(one))
