@@ -48,8 +48,8 @@ docs-conformance: venv ## write the page on the official client, from what its t
 test: lint ## everything, with real servers (as root it installs their Debian packages); PYTEST_ARGS="-k rule"
 	@$(BIN)/python deploy/services run -- $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-chaos: venv ## processes that attach, evaluate, copy and change rules, killed at random (CHAOS_S=600 seconds, CHAOS_SEED=7)
-	@ARRIERO_TEST_CHAOS_S=$(or $(CHAOS_S),600) ARRIERO_TEST_CHAOS_SEED=$(CHAOS_SEED) \
+chaos: venv ## processes that attach, evaluate, copy and change rules, killed at random (CHAOS_S=600 seconds, CHAOS_FILES=10000, CHAOS_SEED=7)
+	@ARRIERO_TEST_CHAOS_S=$(or $(CHAOS_S),600) ARRIERO_TEST_CHAOS_FILES=$(or $(CHAOS_FILES),10000) ARRIERO_TEST_CHAOS_SEED=$(CHAOS_SEED) \
 		$(BIN)/python -m pytest tests/chaos -s $(PYTEST_ARGS)
 
 fuzz: venv ## the OpenAPI document against the service, at length (FUZZ_EXAMPLES=300 cases of each call, FUZZ_SEED=3)
