@@ -39,10 +39,10 @@ does not see it. The second look sees it; transactions are far shorter than this
 """
 
 
-CHUNK_S = 1.0
+CHUNK_S = 0.6
 """How long a chunk is to take, seconds: so long a rule that has just become due waits for another."""
 
-_SMALLEST_CHUNK = 10_000
+_SMALLEST_CHUNK = 5_000
 """Files; what a chunk costs whatever its size (limits of the account, RSEs) would outweigh the rest with fewer."""
 
 
