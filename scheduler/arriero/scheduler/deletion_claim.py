@@ -77,6 +77,8 @@ class Claim:
 
     terms: Terms
     deletions: Sequence[ClaimedDeletion] = ()
+    passed_over: int = 0
+    """Replicas that might go and that others hold at this moment, or did."""
 
 
 def claim_deletions(
@@ -107,14 +109,14 @@ def claim_deletions(
     if not terms.is_open or terms.pace_wait_s > 0:
         return Claim(terms)
     claiming = _Claiming(connection, place_of(connection, rse_id), owner, lease_s)
-    taken = claiming.take(terms, 1 if terms.failures else terms.paced(limit), most)
+    taken, passed_over = claiming.take(terms, 1 if terms.failures else terms.paced(limit), most)
     if taken and terms.rate is not None:
         connection.execute(
             update(rse_deletions)
             .where(rse_deletions.c.rse_id == rse_id)
             .values(paced_until=terms.paced_after(len(taken)))
         )
-    return Claim(terms, taken)
+    return Claim(terms, taken, passed_over)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +128,20 @@ class _Claiming:
     owner: str
     lease_s: float
 
-    def take(self, terms: Terms, limit: int, most: int) -> list[ClaimedDeletion]:
+    def take(self, terms: Terms, limit: int, most: int) -> tuple[list[ClaimedDeletion], int]:
         taken = self._take_again(limit)
+        passed_over = 0
         room = min(limit - len(taken), max(most - terms.waiting, 0))
         need = _less(terms.need, taken)
         for kind in DeletionPass:
             if room <= 0 or (kind is DeletionPass.WHEN_NEEDED and need == 0):
                 continue
-            new = self._take_new(kind, room, None if kind is DeletionPass.AT_ONCE else need)
+            new, found = self._take_new(kind, room, None if kind is DeletionPass.AT_ONCE else need)
+            passed_over += found - len(new)
             need = _less(need, new)
             room -= len(new)
             taken += new
-        return taken
+        return taken, passed_over
 
     def _take_again(self, limit: int) -> list[ClaimedDeletion]:
         """Take deletions whose time has come again. The proof of each is looked for anew."""
@@ -194,12 +198,14 @@ class _Claiming:
         )
         return self._taken()
 
-    def _take_new(self, kind: DeletionPass, limit: int, need: int | None) -> list[ClaimedDeletion]:
-        """Take replicas that may go, as far as they are asked for."""
+    def _take_new(
+        self, kind: DeletionPass, limit: int, need: int | None
+    ) -> tuple[list[ClaimedDeletion], int]:
+        """Take replicas that may go, as far as they are asked for; give how many were found, too."""
         connection, place = self.connection, self.place
         begun = begin_pass(connection, place.rse_id, kind)
         if begun is None:
-            return []
+            return [], 0
         found, at = look_on(connection, place, begun, limit)
         if need is not None:
             wanted = self._first_bytes(found, need)
@@ -208,7 +214,7 @@ class _Claiming:
         note_pass(connection, place.rse_id, at)
         held = hold(connection, sorted(found), guards.MAY_GO) if found else []
         if not held:
-            return []
+            return [], len(found)
         proven = proof(place)
         may_go = or_(proven.is_not(None), guards.needs_no_proof())
         columns = (replicas.c.file_id, replicas.c.bytes, guards.cause(), cast(replicas.c.state, String))
@@ -225,7 +231,7 @@ class _Claiming:
         )
         self._pass_over_ingested()
         self._insert()
-        return self._taken()
+        return self._taken(), len(found)
 
     def _first_bytes(self, file_ids: Sequence[int], need: int) -> list[int]:
         """Those of some files, in their order, whose replicas add up to what is needed."""

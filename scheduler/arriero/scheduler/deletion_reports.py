@@ -67,6 +67,13 @@ class Decided:
         """Whether its bytes are gone."""
         return self.action in {Action.FINISH, Action.BURY}
 
+    @property
+    def freed(self) -> int:
+        """Bytes that deletion has freed: what an earlier attempt has removed without saying so is not there any more."""
+        report = self.report
+        by_us = report.outcome is Outcome.DONE or report.deletion.fence > 1
+        return report.deletion.bytes if self.is_gone and by_us else 0
+
 
 def decide(report: Report, held: Any) -> Decided:
     """Decide what becomes of a deletion that the worker still holds.

@@ -82,9 +82,8 @@ def _settle(
     result.woken = _hold_replicas(connection, rse_id, decided)
     _end(connection, rse_id, decided)
     _try_again(connection, context)
-    gone = [one for one in decided if one.is_gone and one.report.outcome is Outcome.DONE]
     result.done = sum(one.is_gone for one in decided)
-    result.freed = sum(one.report.deletion.bytes for one in gone)
+    result.freed = sum(one.freed for one in decided)
     result.failed = sum(one.report.outcome in {Outcome.FAILED, Outcome.UNREACHABLE} for one in decided)
     result.released = len(decided) - result.done - result.failed
     _count_space(connection, rse_id, result.freed)

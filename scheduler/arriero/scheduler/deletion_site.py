@@ -34,6 +34,9 @@ LOOK_S = 1.0
 LINGER_S = 0.25
 """How long the first report of a batch waits for others, seconds."""
 
+HELD_S = 0.1
+"""How soon it is looked on when all that was found was held by others, seconds."""
+
 MOST_IN_A_ROW = 20
 """After so many failures without a success it is the storage, and not its files."""
 
@@ -165,9 +168,11 @@ class DeletionSite:
             state.is_empty = True
             return
         state.failures = claim.terms.failures
-        state.next_claim = asked_at + claim.terms.pace_wait_s
+        # another worker may hold, at its RSE, the same files
+        wait_s = claim.terms.pace_wait_s or (HELD_S if claim.passed_over and not claim.deletions else 0.0)
+        state.next_claim = asked_at + wait_s
         if not claim.deletions:
-            state.is_empty = claim.terms.pace_wait_s <= 0
+            state.is_empty = wait_s <= 0
             return
         summary.claimed += len(claim.deletions)
         self._leases.add(claim.deletions, asked_at)
