@@ -23,13 +23,8 @@ from arriero.rse.protocol import StorageProtocol
 from arriero.rse.types import Endpoint
 from arriero.scheduler.plan import RseCredentials, read_credentials
 from arriero.scheduler.rse_catalogue import Rse, load_rses
-from arriero.scheduler.scrub_queue import (
-    Check,
-    ask_for_doubted,
-    claim_checks,
-    know,
-    with_checks,
-)
+from arriero.scheduler.scrub_doubts import ask_for_doubted
+from arriero.scheduler.scrub_queue import Check, claim_checks, due_rses
 from arriero.scheduler.scrub_read import RSE_DOUBTED, Looked, Order, Outcome, doubt_missing, look_at_all
 from arriero.scheduler.scrub_settle import count_read, leave_alone, settle_checks
 from arriero.scheduler.workers import never, worker_name
@@ -103,11 +98,8 @@ class Scrubber:
         }
 
     def _ask(self, tx: Connection, known: dict[int, Rse]) -> list[int]:
-        pace = self._settings.scrub_bytes_per_s
         ask_for_doubted(tx, known, since_s=self._settings.suspicious_days * _DAY_S)
-        due = with_checks(tx, asked_only=pace <= 0) & known.keys() if pace <= 0 else frozenset(known)
-        know(tx, due)
-        return sorted(due)
+        return due_rses(tx, known, turns=self._settings.scrub_bytes_per_s > 0)
 
     def _scrub(self, rse: Rse, summary: ScrubSummary) -> None:
         settings = self._settings

@@ -12,32 +12,29 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     Select,
     and_,
     case,
     delete,
     exists,
-    func,
     literal,
     or_,
     select,
-    text,
     update,
 )
 
 from arriero.registry.dialect import id_rows, insert_into
 from arriero.registry.schema.base import after, now
 from arriero.registry.schema.tables import (
-    bad_replicas,
     dids,
     replica_checks,
     replicas,
-    requests,
     scopes,
     scrubbed_rses,
     storage_findings,
 )
-from arriero.registry.states import BadReplicaState, FindingState, ReplicaState
+from arriero.registry.states import ReplicaState
 
 ASKED, TURN = 0, 1
 """Ranks: somebody doubts it; it is its turn."""
@@ -69,8 +66,6 @@ _COLUMNS = [
     "fence",
     "created_at",
 ]
-_DOUBTFUL = text("requests.code IN ('not_found', 'source_mismatch')")
-"""Spelt out, so that both databases see that the partial index serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +91,14 @@ class Check:
         return LEASE_S + self.bytes / SLOWEST_BYTES_PER_S
 
 
-def _rows(why: str, rank: int, *conditions: ColumnElement[bool]) -> Select[Any]:
-    """Replicas for the queue: those that are AVAILABLE, whose bytes somebody knows the checksum of."""
+def to_be_read(source: FromClause, why: str, rank: int, *conditions: ColumnElement[bool]) -> Select[Any]:
+    """Query for rows of the queue: replicas that are AVAILABLE, of whose file a checksum is known, and that are not in it.
+
+    Parameters
+    ----------
+    source
+        ``replicas`` joined with ``dids``, and with whatever they are found by.
+    """
     return (
         select(
             replicas.c.file_id,
@@ -111,7 +112,7 @@ def _rows(why: str, rank: int, *conditions: ColumnElement[bool]) -> Select[Any]:
             literal(0),
             _AT_THIS_MOMENT,
         )
-        .join(dids, dids.c.id == replicas.c.file_id)
+        .select_from(source)
         .where(
             replicas.c.state == ReplicaState.AVAILABLE,
             or_(dids.c.adler32.is_not(None), dids.c.md5.is_not(None)),
@@ -123,7 +124,8 @@ def _rows(why: str, rank: int, *conditions: ColumnElement[bool]) -> Select[Any]:
     )
 
 
-def _add(connection: Connection, rows: Select[Any]) -> int:
+def put(connection: Connection, rows: Select[Any]) -> int:
+    """Put rows into the queue; give how many were new."""
     statement = insert_into(connection, replica_checks).from_select(_COLUMNS, rows)
     return connection.execute(
         statement.on_conflict_do_nothing(index_elements=["file_id", "rse_id"]),
@@ -131,7 +133,7 @@ def _add(connection: Connection, rows: Select[Any]) -> int:
     ).rowcount
 
 
-def _read_already() -> ColumnElement[bool]:
+def read_already() -> ColumnElement[bool]:
     """Condition that a replica's bytes were read and something is wrong with them: that is for the findings to settle."""
     return exists().where(
         storage_findings.c.file_id == replicas.c.file_id,
@@ -140,94 +142,19 @@ def _read_already() -> ColumnElement[bool]:
     )
 
 
-def ask_for_doubted(connection: Connection, rse_ids: Collection[int], *, since_s: float) -> int:
-    """Have replicas be read that somebody has a reason to doubt; give how many are new in the queue.
-
-    Parameters
-    ----------
-    rse_ids
-        RSEs that can be read from.
-    since_s
-        Suspicions that are older are forgotten, seconds.
-    """
-    if not rse_ids:
-        return 0
-    readable = replicas.c.rse_id.in_(sorted(rse_ids))
-    suspicious = (
-        select(bad_replicas.c.file_id, bad_replicas.c.rse_id, func.max(bad_replicas.c.created_at).label("at"))
-        .where(
-            bad_replicas.c.state == BadReplicaState.SUSPICIOUS,
-            bad_replicas.c.created_at > select(after(literal(-since_s))).scalar_subquery(),
-        )
-        .group_by(bad_replicas.c.file_id, bad_replicas.c.rse_id)
-        .subquery("suspicious")
-    )
-    rows = _rows("it was declared suspicious", ASKED, readable, ~_read_already()).join(
-        suspicious,
-        and_(suspicious.c.file_id == replicas.c.file_id, suspicious.c.rse_id == replicas.c.rse_id),
-    )
-    added = _add(connection, rows)
-    failed = exists().where(
-        _DOUBTFUL,
-        requests.c.source_id == replicas.c.rse_id,
-        requests.c.file_id == replicas.c.file_id,
-        or_(replicas.c.verified_at.is_(None), replicas.c.verified_at < requests.c.started_at),
-    )
-    doubted = select(requests.c.file_id).where(_DOUBTFUL, requests.c.source_id.is_not(None))
-    added += _add(
-        connection,
-        _rows(
-            "a copy from it failed",
-            ASKED,
-            readable,
-            ~_read_already(),
-            replicas.c.file_id.in_(doubted),
-            failed,
-        ),
-    )
-    audited = exists().where(
-        storage_findings.c.file_id == replicas.c.file_id,
-        storage_findings.c.rse_id == replicas.c.rse_id,
-        storage_findings.c.audit_id.is_not(None),
-        storage_findings.c.state.in_((FindingState.SEEN, FindingState.SUSPECTED)),
-    )
-    of_findings = select(storage_findings.c.file_id).where(storage_findings.c.file_id.is_not(None))
-    added += _add(
-        connection,
-        _rows("an audit found it to be wrong", ASKED, readable, replicas.c.file_id.in_(of_findings), audited),
-    )
-    other = exists().where(
-        storage_findings.c.file_id == replicas.c.file_id,
-        storage_findings.c.rse_id != replicas.c.rse_id,
-        storage_findings.c.state == FindingState.SUSPECTED,
-    )
-    added += _add(
-        connection,
-        _rows(
-            "another copy of the file differs from the catalogue",
-            ASKED,
-            readable,
-            replicas.c.verified_at.is_(None),
-            ~_read_already(),
-            replicas.c.file_id.in_(of_findings),
-            other,
-        ),
-    )
-    return added
-
-
 def choose_oldest(connection: Connection, rse_id: int, *, age_s: float) -> int:
     """Put the replicas of an RSE into the queue that were verified longest ago, or never; give how many."""
     aged = or_(
         replicas.c.verified_at.is_(None),
         replicas.c.verified_at < select(after(literal(-age_s))).scalar_subquery(),
     )
+    source = replicas.join(dids, dids.c.id == replicas.c.file_id)
     rows = (
-        _rows("it is its turn", TURN, replicas.c.rse_id == rse_id, aged, ~_read_already())
+        to_be_read(source, "it is its turn", TURN, replicas.c.rse_id == rse_id, aged, ~read_already())
         .order_by(replicas.c.verified_at.asc().nulls_first(), replicas.c.file_id)
         .limit(MOST_CHOSEN)
     )
-    return _add(connection, rows)
+    return put(connection, rows)
 
 
 def know(connection: Connection, rse_ids: Collection[int]) -> None:
@@ -243,12 +170,27 @@ def know(connection: Connection, rse_ids: Collection[int]) -> None:
     connection.execute(statement.on_conflict_do_nothing(index_elements=["rse_id"]))
 
 
-def with_checks(connection: Connection, *, asked_only: bool) -> frozenset[int]:
-    """Ids of the RSEs that have something due."""
-    query = select(replica_checks.c.rse_id).where(replica_checks.c.not_before <= _AT_THIS_MOMENT)
-    if asked_only:
-        query = query.where(replica_checks.c.rank == ASKED)
-    return frozenset(connection.scalars(query.distinct()))
+def due_rses(connection: Connection, rse_ids: Collection[int], *, turns: bool) -> list[int]:
+    """Those of some RSEs at which something may be read now.
+
+    Parameters
+    ----------
+    turns
+        Also what nobody doubts, and RSEs at which more is to be chosen.
+    """
+    waiting = select(replica_checks.c.rse_id).where(replica_checks.c.not_before <= _AT_THIS_MOMENT)
+    if not turns:
+        waiting = waiting.where(replica_checks.c.rank == ASKED)
+    found = set(connection.scalars(waiting.distinct())) & set(rse_ids)
+    know(connection, rse_ids if turns else found)
+    ready = select(scrubbed_rses.c.rse_id, scrubbed_rses.c.refill_at <= _AT_THIS_MOMENT).where(
+        scrubbed_rses.c.next_at <= _AT_THIS_MOMENT
+    )
+    return sorted(
+        rse_id
+        for rse_id, refill in connection.execute(ready)
+        if rse_id in found or (turns and refill and rse_id in rse_ids)
+    )
 
 
 def claim_checks(

@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Executable,
     RowMapping,
     Select,
     Text,
@@ -111,64 +112,66 @@ def note(connection: Connection, rse_id: int, audit_id: int | None, at: datetime
     at
         When the storage looked like this.
     """
-    found = found_at_storage.c
-    instant = literal(at, UtcDateTime())
-    for condition, keys, where in (
-        (found.file_id.is_not(None), ["rse_id", "file_id"], _OF_REPLICA),
-        (found.file_id.is_(None), ["rse_id", "path"], _DARK),
-    ):
-        rows = (
-            select(
-                literal(rse_id),
-                found.kind,
-                literal(FindingState.SEEN.value),
-                found.file_id,
-                found.path,
-                found.bytes,
-                found.adler32,
-                literal(1),
-                instant,
-                instant,
-                cast(literal(audit_id), BigInteger),
-                select(now()).scalar_subquery(),
-                select(now()).scalar_subquery(),
-            )
-            .where(condition)
-            .order_by(found.file_id, found.path)
-        )
-        statement = insert_into(connection, storage_findings).from_select(_COLUMNS, rows)
-        known, new = storage_findings.c, statement.excluded
-        same = known.kind == new.kind
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=keys,
-                index_where=where,
-                set_={
-                    "kind": new.kind,
-                    "state": case((same, cast(known.state, Text)), else_=FindingState.SEEN.value),
-                    "bytes": new.bytes,
-                    "adler32": new.adler32,
-                    "times": case((same, known.times + 1), else_=1),
-                    "first_seen_at": case((same, known.first_seen_at), else_=new.first_seen_at),
-                    "last_seen_at": new.last_seen_at,
-                    "audit_id": new.audit_id,
-                    "code": case((same, known.code), else_=null()),
-                    "reason": case((same, known.reason), else_=null()),
-                    "updated_at": new.updated_at,
-                },
-                where=and_(known.last_seen_at < new.last_seen_at, _OPEN),
-            )
-        )
-
+    for is_replica in (True, False):
+        connection.execute(_noted(connection, rse_id, audit_id, at, is_replica=is_replica))
+    found = found_at_storage.c.file_id
     connection.execute(
         update(replicas)
         .where(
             replicas.c.rse_id == rse_id,
             replicas.c.verified_at.is_not(None),
-            replicas.c.file_id.in_(select(found.file_id).where(found.file_id.is_not(None))),
+            replicas.c.file_id.in_(select(found).where(found.is_not(None))),
         )
         # nothing has become of it: audits go on judging it
         .values(verified_at=null(), updated_at=replicas.c.updated_at)
+    )
+
+
+def _noted(
+    connection: Connection, rse_id: int, audit_id: int | None, at: datetime, *, is_replica: bool
+) -> Executable:
+    """Insert what was found of replicas, or of dark files; what is there already was found once more."""
+    found = found_at_storage.c
+    instant = literal(at, UtcDateTime())
+    rows = (
+        select(
+            literal(rse_id),
+            found.kind,
+            literal(FindingState.SEEN.value),
+            found.file_id,
+            found.path,
+            found.bytes,
+            found.adler32,
+            literal(1),
+            instant,
+            instant,
+            cast(literal(audit_id), BigInteger),
+            select(now()).scalar_subquery(),
+            select(now()).scalar_subquery(),
+        )
+        .where(found.file_id.is_not(None) if is_replica else found.file_id.is_(None))
+        .order_by(found.file_id, found.path)
+    )
+    statement = insert_into(connection, storage_findings).from_select(_COLUMNS, rows)
+    known, new = storage_findings.c, statement.excluded
+    same = known.kind == new.kind
+    return statement.on_conflict_do_update(
+        index_elements=["rse_id", "file_id" if is_replica else "path"],
+        index_where=_OF_REPLICA if is_replica else _DARK,
+        set_={
+            "kind": new.kind,
+            "state": case((same, cast(known.state, Text)), else_=FindingState.SEEN.value),
+            "bytes": new.bytes,
+            "adler32": new.adler32,
+            "times": case((same, known.times + 1), else_=1),
+            "first_seen_at": case((same, known.first_seen_at), else_=new.first_seen_at),
+            "last_seen_at": new.last_seen_at,
+            "audit_id": new.audit_id,
+            "code": case((same, known.code), else_=null()),
+            "reason": case((same, known.reason), else_=null()),
+            "updated_at": new.updated_at,
+        },
+        where=and_(known.last_seen_at < new.last_seen_at, _OPEN),
     )
 
 
