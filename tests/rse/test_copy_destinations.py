@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from arriero.rse.copy import copy_file
+from arriero.rse.copy_order import WAYS
 from arriero.rse.errors import (
     AlreadyExists,
     ChecksumMismatch,
     NoSpace,
+    ReportLost,
     RSEError,
     SizeMismatch,
     TransferFailed,
@@ -182,13 +184,25 @@ class TestDestination:
             (Fault(report=(b"Perf Mark", b"er\nEnd\n", b"failure: no space left on device")), NoSpace),
             (Fault(report=(b"Perf Marker\nEnd\n",)), TransferFailed),
             (Fault(report=(b"",)), TransferFailed),
-            (Fault(report=(b"success: Created\n",), report_is_cut=True, pulled=CONTENT), TransferFailed),
+            (Fault(report=(b"success: Created\n",), report_is_cut=True), ReportLost),
+            (Fault(report=(b"success: Created\n",), report_is_cut=True, pulled=CONTENT[:-1]), ReportLost),
             (Fault(report=(b"failure: <html>\nsuccess: Created\n",), pulled=CONTENT), TransferFailed),
             (Fault(report=(b"success: Created\n",), pulled=CONTENT[:-1]), SizeMismatch),
             (Fault(report=(b"success: Created\n",), pulled=CONTENT[:-1] + b"x"), ChecksumMismatch),
             (Fault(report=(b"success: Created\n",)), TransferFailed),
         ],
-        ids=["failure", "full", "no-result", "empty", "cut", "html", "short", "damaged", "nothing-there"],
+        ids=[
+            "failure",
+            "full",
+            "no-result",
+            "empty",
+            "cut",
+            "cut-short",
+            "html",
+            "short",
+            "damaged",
+            "nothing-there",
+        ],
     )
     def test_201_is_no_success(
         self,
@@ -220,7 +234,7 @@ class TestDestination:
 
         bad.before = refuse
         result = copy_file(order(endpoint_of(slac), bad.endpoint(), path), pool)
-        assert result.mode == "streamed"
+        assert result.mode == "third_party_push"
         assert "refused to pull" in result.mode_reason
         assert bad.files == {path: CONTENT}
 
@@ -229,8 +243,9 @@ class TestDestination:
         slac.write_file(path, CONTENT)
         with bad_server(software="lossy", gives_digests=False) as lossy:
             lossy.faults[temporary_path(path, "r1-1")] = Fault(lose_bytes=1)
-            with pytest.raises(SizeMismatch):
-                copy_file(order(endpoint_of(slac), lossy.endpoint(), path), pool)
+            for way in WAYS:
+                with pytest.raises(SizeMismatch):
+                    copy_file(order(endpoint_of(slac), lossy.endpoint(), path, ways=(way,)), pool)
             assert lossy.files == {}
 
     @pytest.mark.parametrize("answer", [0, 500, 504], ids=["hang-up", "500", "504"])
@@ -253,4 +268,4 @@ class TestDestination:
             bad.requests.clear()
             bad.faults[temporary_path(path, "r1-1")] = Fault(pulled=CONTENT)
             copy_file(order(endpoint_of(slac), bad.endpoint(), path), pool)
-        assert [verb for verb, _, _ in bad.requests] == ["COPY", "HEAD", "PROPFIND", "MOVE"]
+        assert [verb for verb, _, _ in bad.requests] == ["COPY", "HEAD", "HEAD", "MOVE"]

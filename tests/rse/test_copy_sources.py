@@ -7,23 +7,24 @@ from dataclasses import replace
 
 import pytest
 
-from arriero.rse.copy import copy_file
+from arriero.rse.copy import Limits, Mode, copy_file
 from arriero.rse.errors import (
     ChecksumMismatch,
     NotFound,
     RSEError,
     SizeMismatch,
     SourceMismatch,
-    TimedOut,
+    Stalled,
     TransferFailed,
     Unavailable,
 )
 from arriero.rse.paths import temporary_path
 from arriero.rse.pool import ProtocolPool
 from arriero.rse.types import Endpoint
+from servicelib.ports import free_port
 from servicelib.server import WebDavServer
 from support.rse_badserver import BadServer, Fault
-from support.rse_copies import CONTENT, adler32, left_behind, order
+from support.rse_copies import CONTENT, adler32, left_behind, order, streamed
 from support.rse_endpoints import endpoint_of, https_endpoint_of
 from support.services import Services
 
@@ -82,7 +83,9 @@ class TestSource:
             copy_file(order(bad.endpoint(), endpoint_of(in2p3), path), pool)
         assert left_behind(in2p3, folder) == []
 
-    @pytest.mark.parametrize("destination", ["xrootd_in2p3", "apache"])
+    @pytest.mark.parametrize(
+        ("destination", "way"), [("xrootd_in2p3", "third_party_pull"), ("apache", "streamed")]
+    )
     @pytest.mark.parametrize(
         "fault",
         [
@@ -103,13 +106,14 @@ class TestSource:
         folder: str,
         bad: BadServer,
         destination: str,
+        way: Mode,
         fault: Fault,
     ) -> None:
         server = services.webdav(destination)
         path = f"{folder}/f"
         bad.files[path], bad.faults[path] = CONTENT, fault
         with pytest.raises((TransferFailed, SizeMismatch, SourceMismatch, ChecksumMismatch)):
-            copy_file(order(bad.endpoint(), endpoint_of(server), path), pool)
+            copy_file(order(bad.endpoint(), endpoint_of(server), path, ways=(way,)), pool)
         assert left_behind(server, folder) == []
 
     def test_bit_flip_on_the_way_is_not_blamed_on_the_source(
@@ -124,7 +128,7 @@ class TestSource:
 
         bad.before = heal
         with pytest.raises(ChecksumMismatch) as caught:
-            copy_file(order(bad.endpoint(), endpoint_of(services.apache), path), pool)
+            copy_file(streamed(bad.endpoint(), endpoint_of(services.apache), path), pool)
         assert caught.value.retryable
         assert left_behind(services.apache, folder) == []
 
@@ -154,7 +158,7 @@ class TestSource:
             copy_file(order(bad.endpoint(), endpoint_of(in2p3), path), pool)
 
     def test_nobody_listens(self, in2p3: WebDavServer, pool: ProtocolPool, folder: str) -> None:
-        nobody = Endpoint("GONE_DISK", "http", "127.0.0.1", 9, "/store")
+        nobody = Endpoint("GONE_DISK", "http", "127.0.0.1", free_port(), "/store")
         with pytest.raises(Unavailable, match=r"GONE_DISK.*refused"):
             copy_file(order(nobody, endpoint_of(in2p3), f"{folder}/f"), pool)
 
@@ -166,11 +170,12 @@ class TestSource:
     def test_source_that_stalls_while_streaming(
         self, services: Services, pool: ProtocolPool, folder: str, bad: BadServer, monkeypatch
     ) -> None:
-        monkeypatch.setattr("arriero.rse.transport.READ_TIMEOUT", 0.5)
+        monkeypatch.setattr("arriero.rse.wire.ATTENTION_SECONDS", 0.05)
         path = f"{folder}/f"
         bad.files[path], bad.faults[path] = bytes(4_000_000), Fault(stall=True)
-        with pytest.raises(TimedOut):
-            copy_file(order(bad.endpoint(), endpoint_of(services.apache), path, bytes(4_000_000)), pool)
+        task = streamed(bad.endpoint(), endpoint_of(services.apache), path, bytes(4_000_000))
+        with pytest.raises(Stalled, match="of 4000000 bytes"):
+            copy_file(task, pool, limits=Limits(stall_s=0.3))
         assert left_behind(services.apache, folder) == []
 
     def test_digest_that_fails_is_asked_for_again(

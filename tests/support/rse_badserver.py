@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote, urlsplit
 
@@ -43,15 +44,27 @@ class Fault:
     digest_fails: int = 0
     """So many HEAD requests with Want-Digest are answered with 500."""
     lose_bytes: int = 0
-    """PUT stores so many bytes less, and says that all is well."""
+    """PUT and COPY store so many bytes less, and say that all is well."""
     report: tuple[bytes, ...] | None = None
-    """COPY answers 201 and streams this."""
+    """COPY answers 201 and streams this; otherwise it copies, and says how that went."""
     pulled: bytes | None = None
     """COPY stores this."""
     report_is_cut: bool = False
     """COPY hangs up after its report, without the end of the chunked body."""
+    report_stalls: bool = False
+    """COPY says nothing more after its report, until the server ends."""
+    report_repeats: bool = False
+    """COPY repeats the last piece of its report for ever."""
     move_answers: int | None = None
     """MOVE to this path is done, and answered with this status; 0 hangs up."""
+
+    def spoiled(self, content: bytes) -> bytes:
+        """What is sent instead of the content."""
+        content = content if self.send is None else self.send
+        if self.flip_bit_at is None:
+            return content
+        position = self.flip_bit_at
+        return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
 
 
 @dataclass
@@ -82,6 +95,7 @@ class BadServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: _Server
 
     @property
@@ -153,10 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in self.bad.files:
             self.answer(404, b"nothing here")
             return
-        content = self.bad.files[path] if fault.send is None else fault.send
-        if fault.flip_bit_at is not None:
-            position = fault.flip_bit_at
-            content = content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+        content = fault.spoiled(self.bad.files[path])
         self.send_response(200)
         if not fault.without_length:
             self.send_header("Content-Length", str(len(content)))
@@ -206,17 +217,42 @@ class _Handler(BaseHTTPRequestHandler):
         if not (begun := self.begin()):
             return
         path, fault = begun
+        if fault.pulled is not None:
+            self.bad.files[path] = fault.pulled
+        report = fault.report
+        if report is None:
+            report = (b"success: Created",) if fault.pulled is not None else (self.copied(path, fault),)
         self.send_response(201)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        if fault.pulled is not None:
-            self.bad.files[path] = fault.pulled
-        for piece in fault.report or (b"success: Created",):
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        for piece in report:
+            self.chunk(piece)
+        while fault.report_repeats and not self.bad.ended.wait(0.05):
+            self.chunk(report[-1])
+        if fault.report_stalls:
+            self.bad.ended.wait(60)
         if fault.report_is_cut:
             self.close_connection = True
         else:
             self.wfile.write(b"0\r\n\r\n")
+
+    def chunk(self, piece: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+
+    def copied(self, path: str, fault: Fault) -> bytes:
+        """Fetch from `Source` or send to `Destination`; gives the line of the result."""
+        authorization = self.headers.get("TransferHeaderAuthorization")
+        headers = {} if authorization is None else {"Authorization": authorization}
+        source, destination = self.headers.get("Source"), self.headers.get("Destination")
+        if source is not None:
+            status, content = _exchange("GET", source, None, headers)
+            if status == 200:
+                self.bad.files[path] = content[: len(content) - fault.lose_bytes]
+        elif destination is not None and path in self.bad.files:
+            status, _ = _exchange("PUT", destination, fault.spoiled(self.bad.files[path]), headers)
+        else:
+            return b"failure: nothing to copy"
+        return b"success: Created" if status < 300 else b"failure: status code %d" % status
 
     def do_PROPFIND(self) -> None:
         if not (begun := self.begin()):
@@ -233,6 +269,17 @@ class _Handler(BaseHTTPRequestHandler):
             "</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response></D:multistatus>"
         )
         self.answer(207, body.encode())
+
+
+def _exchange(verb: str, url: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, bytes]:
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.hostname or "", parts.port or 80, timeout=10)
+    try:
+        connection.request(verb, parts.path, body=body, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
 
 
 class _Server(ThreadingHTTPServer):

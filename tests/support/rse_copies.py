@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,23 @@ def adler32(content: bytes) -> str:
 
 
 def order(
-    source: Endpoint, destination: Endpoint, path: str, content: bytes = CONTENT, attempt: str = "r1-1"
+    source: Endpoint,
+    destination: Endpoint,
+    path: str,
+    content: bytes = CONTENT,
+    attempt: str = "r1-1",
+    **options: Any,
 ) -> CopyOrder:
-    return CopyOrder(source, path, destination, path, len(content), adler32(content), None, attempt)
+    return CopyOrder(
+        source, path, destination, path, len(content), adler32(content), None, attempt, **options
+    )
+
+
+def streamed(
+    source: Endpoint, destination: Endpoint, path: str, content: bytes = CONTENT, **options: Any
+) -> CopyOrder:
+    """An order whose bytes have to pass here."""
+    return order(source, destination, path, content, ways=("streamed",), **options)
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ class Registration:
     def _digest(self, file: StoredFile) -> str:
         """Checksum by the server where it has one, else of the bytes read back, of as many bytes as were listed."""
         adler32: str | None = None
-        if "adler32" in self.protocol.capabilities.digest_algorithms:
+        if "adler32" in self.protocol.abilities.digest_algorithms:
             stat = self.protocol.stat(file.path, digest=True)
             adler32, size = stat.adler32, stat.bytes
         if adler32 is None:

@@ -9,31 +9,20 @@ scheduler's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 
 import structlog
 
-from arriero.rse.checksum import Adler32, Md5, adler32_of, canonical_adler32, canonical_md5
-from arriero.rse.copy_order import CopyOrder, CopyResult, Mode
-from arriero.rse.credentials import TokenFile
-from arriero.rse.errors import (
-    AlreadyExists,
-    ChecksumMismatch,
-    NotFound,
-    RSEError,
-    SizeMismatch,
-    SourceMismatch,
-    TransferFailed,
-    Unsupported,
-)
+from arriero.rse.copy_check import Checks
+from arriero.rse.copy_order import CopyOrder, CopyResult, Mode, StepDown
+from arriero.rse.copy_ways import Ways
+from arriero.rse.errors import AlreadyExists, NotFound, RSEError
 from arriero.rse.errors import Cancelled as CopyCancelled
 from arriero.rse.paths import temporary_path
 from arriero.rse.pool import ProtocolPool
-from arriero.rse.protocol import Cancelled, Progress, StorageProtocol
-from arriero.rse.types import WIRE_SCHEMES, FileStat
+from arriero.rse.progress import Cancelled, Limits, Progress
+from arriero.rse.protocol import StorageProtocol
 
-__all__ = ["CopyOrder", "CopyResult", "Mode", "copy_file", "temporary_path"]
+__all__ = ["CopyOrder", "CopyResult", "Limits", "Mode", "StepDown", "copy_file", "temporary_path"]
 
 log = structlog.get_logger(__name__)
 
@@ -48,13 +37,15 @@ def copy_file(
     *,
     on_progress: Progress | None = None,
     cancelled: Cancelled | None = None,
+    limits: Limits | None = None,
 ) -> CopyResult:
     """Copy one file, verify it, and put it under its final name.
 
     Requests, when the destination pulls and has a digest: HEAD of the source, COPY, HEAD of the attempt's name,
-    a look at the final name, MOVE; five, six for a file above `LOOK_FIRST_ABOVE`, whose final name is looked at
-    before the COPY as well; besides one MKCOL per new folder and one OPTIONS per endpoint and process. Streamed:
-    GET and PUT instead of COPY, and a read-back where there is no digest.
+    a look at the final name (where the storage would overwrite it), MOVE; five, six for a file above
+    `LOOK_FIRST_ABOVE`, whose final name is looked at before the COPY as well; besides one MKCOL per new folder and,
+    per endpoint and process, a trial of what it can do. Pushed: the same, with the COPY at the source. Streamed: GET
+    and PUT instead of COPY, and a read-back where there is no digest.
 
     Parameters
     ----------
@@ -65,7 +56,9 @@ def copy_file(
     on_progress
         Called with the bytes at the destination so far.
     cancelled
-        Asked between pieces, or between the destination's reports (XRootD: every 5 s).
+        Asked between pieces, and twice a second while nothing comes.
+    limits
+        How long it may stand still, and take altogether.
 
     Returns
     -------
@@ -82,290 +75,139 @@ def copy_file(
         If something else is under the final name; the message has both values.
     ChecksumMismatch, SizeMismatch
         If the bytes were damaged on their way (retryable).
-    TransferFailed, TimedOut, Unavailable, NoSpace, AccessDenied
+    Stalled, TimedOut
+        If no byte came for too long, or it took too long altogether.
+    TransferFailed, Unavailable, NoSpace, AccessDenied, TokenExpired
         As the storages have it.
     InvalidName
         If one of the storages cannot hold the name.
+    RefusedByGuard
+        If one of them may not be talked to.
     Cancelled
         If `cancelled` said so.
     """
-    return _Copy(order, pool, on_progress, cancelled).run()
+    return _Copy(order, pool, on_progress, cancelled, limits or Limits()).run()
 
 
 class _Copy:
     """The state of one attempt."""
 
     def __init__(
-        self, order: CopyOrder, pool: ProtocolPool, on_progress: Progress | None, cancelled: Cancelled | None
+        self,
+        order: CopyOrder,
+        pool: ProtocolPool,
+        on_progress: Progress | None,
+        cancelled: Cancelled | None,
+        limits: Limits,
     ) -> None:
         self.started = time.monotonic()
         self.order = order
-        self.source: StorageProtocol = pool.get(order.source)
+        source: StorageProtocol = pool.get(order.source)
         self.destination: StorageProtocol = pool.get(order.destination)
-        self.on_progress = on_progress
         self.cancelled = cancelled
-        self.adler32 = None if order.adler32 is None else canonical_adler32(order.adler32)
-        self.md5 = None if order.md5 is None else canonical_md5(order.md5)
+        self.checks = Checks(order, source, self.destination)
+        self.ways = Ways(
+            order,
+            source,
+            self.destination,
+            pool.links,
+            limits=limits,
+            on_progress=on_progress,
+            cancelled=cancelled,
+        )
         self.work_path = order.destination_path
         self.attempt_path = temporary_path(order.destination_path, order.attempt_name)
 
     def run(self) -> CopyResult:
         """Go through the steps; remove the attempt's own name on every way out but success."""
-        self._check_source()
-        renames = self.destination.capabilities.move
-        # what was declared bad is neither adopted nor in the way, whatever its storage says of it
-        replaces = self.order.replaces_bad and renames
-        if not replaces and (self.order.bytes > LOOK_FIRST_ABOVE or not renames):
-            present = self._present()
-            if present is not None:
-                return self._result("adopted", "the destination has it already", present)
+        self.checks.source_is_right()
+        abilities = self.destination.abilities
+        if not abilities.is_proved:
+            abilities = self.destination.probe()
+        renames = abilities.move
+        adopted = self._adopted(renames=renames)
+        if adopted is not None:
+            return adopted
         self._stop_if_cancelled()
         if renames:
             self.work_path = self.attempt_path
         self.destination.make_parents(self.work_path)
         try:
-            mode, reason = self._transfer()
-            self._verify(mode)
-            return self._publish(mode, reason)
+            mode = self._transfer(in_place=not renames)
+            self.checks.arrived(self.work_path, mode)
+            return self._publish(mode, in_place=not renames)
         except BaseException as error:
             self._discard(error)
             raise
 
-    def _check_source(self) -> None:
-        """Compare the source with the catalogue, before anything is moved."""
+    def _adopted(self, *, renames: bool) -> CopyResult | None:
+        """See whether the file is there already, or an earlier attempt has left it whole."""
         order = self.order
-        found = self.source.stat(order.source_path, digest=True)
-        if found.is_directory:
-            raise SourceMismatch(
-                f"{order.source.rse}: {order.source_path} is a folder, not the file of the catalogue; "
-                "declare that replica bad.",
-                rse=order.source.rse,
-                path=order.source_path,
-            )
-        if found.bytes != order.bytes:
-            raise self._source_mismatch(f"{found.bytes} bytes", f"{order.bytes} bytes")
-        if found.adler32 is not None:
-            if self.adler32 is not None and found.adler32 != self.adler32:
-                raise self._source_mismatch(f"adler32 {found.adler32}", f"adler32 {self.adler32}")
-            self.adler32 = found.adler32
-
-    def _source_mismatch(self, found: str, expected: str) -> SourceMismatch:
-        order = self.order
-        return SourceMismatch(
-            f"{order.source.rse}: {order.source_path} has {found}, the catalogue says {expected}; "
-            "copy from another replica, then declare this one bad or correct the catalogue.",
-            rse=order.source.rse,
-            path=order.source_path,
-        )
-
-    def _present(self) -> str | None:
-        """Look at the final name: its adler32 if it is the file, None if it is free.
-
-        Raises
-        ------
-        AlreadyExists
-            If something else is there.
-        """
-        order = self.order
-        try:
-            found = self.destination.stat(order.destination_path, digest=True)
-        except NotFound:
+        # what was declared bad is neither adopted nor in the way, whatever its storage says of it
+        replaces = order.replaces_bad and renames
+        if not replaces and (order.bytes > LOOK_FIRST_ABOVE or not renames):
+            present = self.checks.present(partial_is_ours=not renames and bool(order.earlier_attempts))
+            if present is not None:
+                return self._result("adopted", "the destination has it already", present)
+        if not renames:
             return None
-        if found.is_directory:
-            raise self._occupied("a folder")
-        if found.bytes != order.bytes:
-            raise self._occupied(f"{found.bytes} bytes")
-        if self.adler32 is None and self.md5 is None:
-            self.adler32 = self._adler32_at_source()
-        adler32, md5 = self._checksums_at_destination(order.destination_path, found)
-        if self.adler32 is not None and adler32 != self.adler32:
-            raise self._occupied(f"adler32 {adler32}")
-        if md5 is not None and md5 != self.md5:
-            raise self._occupied(f"md5 {md5}")
-        return adler32
+        for name in order.earlier_attempts:
+            if self._take_over(temporary_path(order.destination_path, name)):
+                return self._result(
+                    "adopted", "an earlier attempt had left it complete", self.checks.adler32 or ""
+                )
+        return None
 
-    def _occupied(self, found: str) -> AlreadyExists:
-        order = self.order
-        return AlreadyExists(
-            f"{order.destination.rse}: {order.destination_path} is there with {found}, and the file to copy has "
-            f"{order.bytes} bytes, adler32 {self.adler32 or 'unknown'}; nothing is overwritten: "
-            "remove or rename what is there.",
-            rse=order.destination.rse,
-            path=order.destination_path,
-        )
+    def _take_over(self, path: str) -> bool:
+        """Move what an earlier attempt has left complete to its final name; remove it otherwise."""
+        try:
+            if self.checks.is_complete(path):
+                self.destination.move(path, self.order.destination_path, replace=self.order.replaces_bad)
+                return True
+        except NotFound:
+            return False
+        except RSEError as error:
+            log.info("earlier attempt not adopted", path=path, code=error.code)
+        try:
+            self.destination.delete(path)
+        except RSEError as error:
+            log.info("earlier attempt not removed", path=path, code=error.code)
+        return False
 
-    def _transfer(self) -> tuple[Mode, str]:
+    def _transfer(self, *, in_place: bool) -> Mode:
         """Bring the bytes to the work path, by the shortest way that both sides can."""
-        order, capabilities = self.order, self.destination.capabilities
-        if order.source.scheme not in WIRE_SCHEMES:
-            reason = f"the source is reached by {order.source.scheme!r}, which no storage can pull from"
-        elif not capabilities.third_party_pull:
-            reason = capabilities.pull_reason
-        else:
-            try:
-                self._with_parents(self._pull)
-            except Unsupported as error:
-                reason = f"the destination refused to pull: {error.message}"
-            else:
-                return "third_party_pull", capabilities.pull_reason
-        self._with_parents(self._stream)
-        return "streamed", reason
+        ways = self.ways
+        mode = ways.go(self.work_path, only_new=in_place, wants_md5=self.checks.needs_md5)
+        if ways.adler32 is not None:
+            self.checks.streamed(ways.adler32, ways.md5)
+        return mode
 
-    def _with_parents(self, transfer: Callable[[], None]) -> None:
-        """Run a transfer; once more if the folders, thought to be there, have gone."""
-        try:
-            transfer()
-        except NotFound as error:
-            if self._is_about_source(error):
-                raise
-            self.destination.make_parents(self.work_path)
-        else:
-            return
-        try:
-            transfer()
-        except NotFound as error:
-            if self._is_about_source(error):
-                raise
-            # not NotFound: that would be held against the source
-            order = self.order
-            raise TransferFailed(
-                f"{order.destination.rse}: the folder of {order.destination_path} does not stay; "
-                "try again, and see who removes folders there.",
-                rse=order.destination.rse,
-                path=order.destination_path,
-            ) from error
-
-    def _is_about_source(self, error: NotFound) -> bool:
-        return error.path == self.order.source_path and error.rse == self.order.source.rse
-
-    def _pull(self) -> None:
-        order = self.order
-        token_file = order.source.token_file
-        token = TokenFile(token_file, rse=order.source.rse).read() if token_file else None
-        self.destination.pull(
-            order.source.url(order.source_path),
-            self.work_path,
-            size=order.bytes,
-            source_token=token,
-            on_progress=self.on_progress,
-            cancelled=self.cancelled,
-        )
-
-    def _stream(self) -> None:
-        adler32 = Adler32()
-        md5 = Md5() if self.md5 is not None else None
-        with closing(self.source.read(self.order.source_path)) as pieces:
-            self.destination.write(self.work_path, self._watched(pieces, adler32, md5), self.order.bytes)
-        if self.adler32 is None:
-            self.adler32 = adler32.hexdigest()
-        elif adler32.hexdigest() != self.adler32:
-            raise self._damaged(adler32.hexdigest())
-        if md5 is not None:
-            self._check_md5(md5.hexdigest())
-
-    def _watched(self, pieces: Iterable[bytes], adler32: Adler32, md5: Md5 | None) -> Iterator[bytes]:
-        for piece in adler32.through(pieces):
-            if md5 is not None:
-                md5.update(piece)
-            self._stop_if_cancelled()
-            yield piece
-            if self.on_progress is not None:
-                self.on_progress(adler32.bytes)
-
-    def _verify(self, mode: Mode) -> None:
-        """Compare size and checksums of what is at the destination."""
-        order = self.order
-        try:
-            found = self.destination.stat(self.work_path, digest=True)
-        except NotFound as error:
-            raise TransferFailed(
-                f"{order.destination.rse}: the copy of {order.destination_path} is gone before it was verified; "
-                "try again, and see who removes '.part' files there.",
-                rse=order.destination.rse,
-                path=self.work_path,
-            ) from error
-        if found.bytes != order.bytes:
-            raise SizeMismatch(
-                f"{order.destination.rse}: {found.bytes} of {order.bytes} bytes of {order.destination_path} "
-                f"arrived ({mode}); the copy was removed, try again.",
-                rse=order.destination.rse,
-                path=order.destination_path,
-            )
-        if self.adler32 is None:
-            self.adler32 = self._adler32_at_source()
-        adler32, md5 = self._checksums_at_destination(self.work_path, found, md5_was_seen=mode == "streamed")
-        if adler32 != self.adler32:
-            raise self._damaged(adler32)
-        self._check_md5(md5)
-
-    def _adler32_at_source(self) -> str:
-        """Read the source: neither the catalogue nor its storage knows, and the copy cannot vouch for itself."""
-        return adler32_of(self.source.read(self.order.source_path))[0]
-
-    def _checksums_at_destination(
-        self, path: str, found: FileStat, *, md5_was_seen: bool = False
-    ) -> tuple[str, str | None]:
-        """Give adler32 and, where only the bytes can tell, md5 of a file at the destination.
-
-        The bytes are read back if the storage gives no digest, or the md5 was not seen passing.
-        """
-        md5_needed = self.md5 is not None and not md5_was_seen
-        if found.adler32 is not None and not md5_needed:
-            return found.adler32, None
-        pieces: Iterable[bytes] = self.destination.read(path)
-        md5 = Md5() if md5_needed else None
-        adler32, size = adler32_of(pieces if md5 is None else md5.through(pieces))
-        if size != found.bytes:
-            raise TransferFailed(
-                f"{self.order.destination.rse}: {size} of {found.bytes} bytes of {path} came back for verification; "
-                "try again.",
-                rse=self.order.destination.rse,
-                path=path,
-            )
-        return adler32, None if md5 is None else md5.hexdigest()
-
-    def _damaged(self, found: str) -> RSEError:
-        """Find out who is to blame for a wrong adler32, by reading the source: itself, or the way."""
-        order = self.order
-        actual = self._adler32_at_source()
-        if actual != self.adler32:
-            return self._source_mismatch(f"adler32 {actual} in its bytes", f"adler32 {self.adler32}")
-        return ChecksumMismatch(
-            f"{order.destination.rse}: the copy of {order.destination_path} has adler32 {found} instead of "
-            f"{self.adler32}, and the source at {order.source.rse} is right; the copy was removed, try again.",
-            rse=order.destination.rse,
-            path=order.destination_path,
-        )
-
-    def _check_md5(self, found: str | None) -> None:
-        """Compare an md5 with the catalogue's; the adler32 was right, so it is the source that differs."""
-        if self.md5 is not None and found is not None and found != self.md5:
-            raise self._source_mismatch(f"md5 {found}", f"md5 {self.md5}")
-
-    def _publish(self, mode: Mode, reason: str) -> CopyResult:
+    def _publish(self, mode: Mode, *, in_place: bool) -> CopyResult:
         """Move the verified copy to the final name, and say whose file it is that is there."""
-        if not self.destination.capabilities.move:
-            return self._result(mode, reason, self.adler32 or "")
+        reason, adler32 = self.ways.reason(mode), self.checks.adler32 or ""
+        if in_place:
+            return self._result(mode, reason, adler32)
         if self.order.replaces_bad:
             # in one step: whoever holds a lease that ran out replaces good bytes by good bytes at worst
             self.destination.move(self.work_path, self.order.destination_path, replace=True)
-            return self._result(mode, reason, self.adler32 or "")
+            return self._result(mode, reason, adler32)
         try:
             self.destination.move(self.work_path, self.order.destination_path)
         except AlreadyExists as error:
-            present = self._present()
+            present = self.checks.present()
             if present is None:
                 raise
             self._discard(error)
             return self._result("adopted", "it was there already", present)
         except RSEError as error:
-            if not error.retryable or self._present() is None:
+            if not error.retryable or self.checks.present() is None:
                 raise
             self._discard(error)
-        return self._result(mode, reason, self.adler32 or "")
+        return self._result(mode, reason, adler32)
 
     def _result(self, mode: Mode, reason: str, adler32: str) -> CopyResult:
-        return CopyResult(mode, reason, self.order.bytes, adler32, time.monotonic() - self.started)
+        seconds = time.monotonic() - self.started
+        return CopyResult(mode, reason, self.order.bytes, adler32, seconds, tuple(self.ways.steps))
 
     def _stop_if_cancelled(self) -> None:
         if self.cancelled is not None and self.cancelled():
@@ -377,6 +219,8 @@ class _Copy:
 
     def _discard(self, error: BaseException) -> None:
         """Remove what this attempt has written; what cannot be removed now is named, for the janitor."""
+        if self.work_path == self.order.destination_path and isinstance(error, AlreadyExists):
+            return  # it was written in place, and somebody else's is there
         try:
             self.destination.delete(self.work_path)
         except RSEError as failure:

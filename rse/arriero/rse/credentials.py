@@ -1,57 +1,87 @@
-"""Bearer tokens by reference: the file is the credential's only home, and its path the only thing that is stored.
+"""What opens one RSE: found where its endpoint refers to, given for one request, kept nowhere.
 
-A token is read again when its file changes, so that whoever renews it need not tell anybody.
+Nothing here shows a secret: neither a `repr` nor an error has one.
 """
 
 from __future__ import annotations
 
-import re
-import threading
+import base64
 from pathlib import Path
 
-from arriero.rse.errors import AccessDenied
+from arriero.rse.errors import AccessDenied, Unsupported
+from arriero.rse.tokens import DiscoveredToken, TokenFile, TokenSource
+from arriero.rse.types import Endpoint
 
-_TOKEN = re.compile(r"[\x21-\x7e]{1,32768}", re.ASCII)
 
+class Credentials:
+    """What opens one endpoint."""
 
-class TokenFile:
-    """One file with one bearer token (b64token of RFC 6750, blanks around it ignored)."""
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._rse = endpoint.rse
+        self._token: TokenSource | None = None
+        self._password: Path | None = None
+        if endpoint.token_file is not None:
+            self._token = TokenFile(endpoint.token_file, rse=endpoint.rse)
+        elif endpoint.finds_token:
+            self._token = DiscoveredToken(rse=endpoint.rse)
+        elif endpoint.password_file is not None:
+            self._password = Path(endpoint.password_file)
+        self._has_certificate = endpoint.certificate_file is not None
 
-    def __init__(self, path: str, *, rse: str) -> None:
-        self._path = Path(path)
-        self._rse = rse
-        self._lock = threading.Lock()
-        self._seen: tuple[int, int, int] | None = None
-        self._token = ""
+    @property
+    def are_needed(self) -> bool:
+        """Whether there are any."""
+        return self._token is not None or self._password is not None or self._has_certificate
 
-    def read(self) -> str:
-        """Give the token.
+    def authorization(self) -> str | None:
+        """Give the value of `Authorization` for a request now; None where a certificate or nothing is needed.
 
         Raises
         ------
         AccessDenied
-            If the file cannot be read or holds something else.
+            If it cannot be found.
+        TokenExpired
+            If it has run out.
         """
-        try:
-            found = self._path.stat()
-            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
-            with self._lock:
-                if seen != self._seen:
-                    self._token = self._checked(self._path.read_bytes()[:40_000])
-                    self._seen = seen
-                return self._token
-        except OSError as error:
-            raise AccessDenied(
-                f"RSE {self._rse}: token file {self._path} cannot be read ({error.strerror}); "
-                "write the token there, or correct the RSE's credential reference.",
-                rse=self._rse,
-            ) from error
+        if self._token is not None:
+            return f"Bearer {self._token.read()}"
+        if self._password is not None:
+            return f"Basic {self._encoded_password(self._password)}"
+        return None
 
-    def _checked(self, content: bytes) -> str:
-        token = content.decode("ascii", "replace").strip()
-        if _TOKEN.fullmatch(token) is None:
-            raise AccessDenied(
-                f"RSE {self._rse}: token file {self._path} does not hold one bearer token; write it anew.",
+    def to_hand_on(self) -> str | None:
+        """Give what another storage may be handed; None where nothing is needed.
+
+        Raises
+        ------
+        Unsupported
+            If they are a password or a certificate, which are for us alone.
+        AccessDenied, TokenExpired
+            As `authorization`.
+        """
+        if self._token is not None:
+            return self.authorization()
+        if self.are_needed:
+            kind = "a password" if self._password is not None else "a certificate"
+            raise Unsupported(
+                f"{self._rse}: its credentials are {kind}, which is not handed on to another storage; "
+                "give it a token, or have it give macaroons.",
                 rse=self._rse,
             )
-        return token
+        return None
+
+    def _encoded_password(self, path: Path) -> str:
+        try:
+            text = path.read_bytes()[:4_096].decode("utf-8", "replace").strip("\r\n")
+        except OSError as error:
+            raise AccessDenied(
+                f"RSE {self._rse}: password file {path} cannot be read ({error.strerror}); "
+                "write user:password there, or correct the RSE's credential reference.",
+                rse=self._rse,
+            ) from error
+        if ":" not in text or not text.isprintable():
+            raise AccessDenied(
+                f"RSE {self._rse}: password file {path} does not hold user:password; write it anew.",
+                rse=self._rse,
+            )
+        return base64.b64encode(text.encode()).decode("ascii")

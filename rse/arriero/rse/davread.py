@@ -1,179 +1,81 @@
-"""Looking at a WebDAV server: what it is, what is there, and the bytes.
+"""Looking at a WebDAV server: what is there, and the bytes.
 
 Every server answers differently (XRootD tells a folder from a file only by PROPFIND, does not encode its hrefs,
 and lists a folder on GET; Apache leaves out the length of an empty file); here it becomes one answer.
-It changes nothing on the server, and makes its requests through what it is given.
+It changes nothing on the server.
 """
 
 from __future__ import annotations
 
-import re
-import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import Protocol
-from urllib.parse import quote
-
-from urllib3.exceptions import HTTPError
+from collections.abc import Generator
+from contextlib import closing
 
 from arriero.rse.checksum import adler32_of, canonical_adler32
+from arriero.rse.davserver import READ_RATHER_THAN_ASK, DavServer
 from arriero.rse.errors import (
     AccessDenied,
     AlreadyExists,
     InvalidName,
     NotFound,
+    RangeNotThere,
     TimedOut,
     TransferFailed,
     Unsupported,
     clean_remote_text,
 )
-from arriero.rse.paths import safe_path
+from arriero.rse.progress import Watch
 from arriero.rse.propfind import MalformedListing, Resource, member_name, parse_multistatus
-from arriero.rse.protocol import PIECE_BYTES, Capabilities
+from arriero.rse.protocol import PIECE_BYTES
 from arriero.rse.responses import error_of_broken_read
-from arriero.rse.transport import Answer
-from arriero.rse.types import DirectoryEntry, Endpoint, FileStat
-
-PROFILE_SECONDS = 600.0
-"""How long what a server said about itself is believed."""
+from arriero.rse.types import DirectoryEntry, FileStat
+from arriero.rse.wire import Answer
 
 DIGEST_TIMEOUTS = (5.0, 10.0, 15.0)
 """Seconds allowed to each try at a digest, besides the time to read the file: XRootD 5.5.3 sometimes hangs in it."""
 
-DIGEST_PAUSES = (0.02, 0.08)
-"""Seconds between these tries."""
+DIGEST_PAUSES = (0.0, 0.02, 0.08)
+"""Seconds before each of these tries."""
 
 DIGEST_RATE = 50e6
 """Bytes per second at which a server is expected to read a file for its digest."""
 
-DIGESTS_MENDED_IN = (5, 8, 4)
-"""XRootD versions before it compute a digest in a job that now and then freezes the whole server, or ends it."""
-
-SETTLING_SECONDS = 0.004
-"""Given to such a server between the end of a transfer and the question for its digest, so that its helper has
-stored it. Without, 170 to 370 of 800 pulls of 100 kB were asked for too early, and the server froze within 6,000."""
-
-SETTLING_SECONDS_PER_TRANSFER = 0.001
-"""Besides, for each transfer that this process has under way there: at load 15, 20 ms left 1 of 2,000 too early."""
-
-SETTLING_RATE = 400e6
-"""Bytes per second that the helper reads."""
-
-MAX_SETTLING_SECONDS = 10.0
-
-_XROOTD_VERSION = re.compile(r"xrootd/v(\d+)\.(\d+)\.(\d+)")
-_DOUBTFUL = frozenset("?;")
-_PULLING_SERVERS = ("xrootd", "dcache", "storm", "eos")
+_WANT_ADLER32 = {"Want-Digest": "adler32"}
 _LISTING_OF_XROOTD = b"<!DOCTYPE html PUBLIC"
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What a server said about itself."""
-
-    server: str
-    capabilities: Capabilities
-    seen: float
-
-    @property
-    def is_xrootd(self) -> bool:
-        return self.server.startswith("xrootd")
-
-    @property
-    def has_fragile_digests(self) -> bool:
-        """Whether asking for a digest that is not stored yet may hang or end the server."""
-        version = _XROOTD_VERSION.match(self.server)
-        return version is not None and tuple(map(int, version.groups())) < DIGESTS_MENDED_IN
-
-
-class Requester(Protocol):
-    """Makes one request and raises this package's errors for whatever is not a success."""
-
-    def __call__(
-        self,
-        action: str,
-        url_path: str,
-        path: str,
-        *,
-        headers: list[str] | None = None,
-        read_timeout: float | None = None,
-    ) -> Answer: ...
 
 
 class DavReader:
     """What a WebDAV endpoint says, for `WebDavProtocol`."""
 
-    def __init__(self, endpoint: Endpoint, request: Requester) -> None:
-        self.endpoint = endpoint
-        self._request = request
-        self._root = quote(endpoint.root)
-        self._profile_seen: Profile | None = None
-        self._lock = threading.Lock()
-        self._transfers = 0
-
-    def url_path(self, path: str) -> str:
-        """Give the quoted path on the server, if the server can hold it."""
-        if not path:
-            return f"{self._root}/"
-        if not _DOUBTFUL.isdisjoint(safe_path(path)):
-            self._refuse_what_it_cannot_hold(path)
-        return f"{self._root}/{quote(path)}"
-
-    def _refuse_what_it_cannot_hold(self, path: str) -> None:
-        """XRootD cuts names at `?`; WsgiDAV cuts them at `?` and `;` when it renames (measured)."""
-        server = self.profile().server
-        fault = None
-        if server.startswith("xrootd"):
-            fault = "'?' in names" if "?" in path else None
-        elif server.startswith("wsgidav") and not {"?", ";"}.isdisjoint(path):
-            fault = "'?' and ';' in names"
-        if fault is not None:
-            raise InvalidName(
-                f"{self.endpoint.rse}: {path!r} would become another file: this server cannot hold {fault}; rename it.",
-                rse=self.endpoint.rse,
-                path=path,
-            )
-
-    def profile(self) -> Profile:
-        """Give what the server says about itself; ask again once in a while."""
-        profile = self._profile_seen
-        if profile is None or time.monotonic() - profile.seen > PROFILE_SECONDS:
-            profile = self._profile_seen = self._ask_profile()
-        return profile
-
-    def _ask_profile(self) -> Profile:
-        try:
-            headers: Mapping[str, str] = self._request("options", f"{self._root}/", "").headers
-        except (Unsupported, AccessDenied, NotFound, TransferFailed):
-            headers = {}
-        server = headers.get("Server", "").lower()
-        verbs = {verb.strip().upper() for verb in headers.get("Allow", "").split(",")}
-        knows_tpc = server.startswith(_PULLING_SERVERS)
-        pulls = knows_tpc and "COPY" in verbs
-        if pulls:
-            reason = "the destination pulls from the source by itself"
-        elif knows_tpc:
-            reason = "the destination could pull, but has third-party copy switched off"
-        else:
-            reason = "the destination has no third-party copy"
-        digests = frozenset({"adler32"}) if knows_tpc else frozenset[str]()
-        capabilities = Capabilities(pulls, digests, move=True, list_directory=True, pull_reason=reason)
-        return Profile(server, capabilities, time.monotonic())
+    def __init__(self, server: DavServer) -> None:
+        self.server = server
+        self.endpoint = server.endpoint
+        self._request = server.request
 
     def stat(self, path: str, *, digest: bool) -> FileStat:
         """See `StorageProtocol.stat`; a digest that does not come is asked for again, then left out."""
-        url_path = self.url_path(path)
-        if not digest or not self.profile().capabilities.digest_algorithms:
+        url_path = self.server.url_path(path)
+        abilities = self.server.abilities
+        if not abilities.list_directory:
+            return self._stat_without_propfind(path, url_path)
+        if not digest or not abilities.digest_algorithms:
             return self.stat_by_propfind(path, url_path)
-        try:
-            return self._stat_by_head(path, url_path, DIGEST_TIMEOUTS[0])
-        except (TimedOut, TransferFailed):
+        if abilities.fragile_digests:
             found = self.stat_by_propfind(path, url_path)
-        if found.is_directory:
-            return found
-        for timeout, pause in zip(DIGEST_TIMEOUTS[1:], DIGEST_PAUSES, strict=True):
+            if found.is_directory or found.bytes <= READ_RATHER_THAN_ASK:
+                return found
+        else:
+            try:
+                return self._stat_by_head(path, url_path, DIGEST_TIMEOUTS[0])
+            except (TimedOut, TransferFailed):
+                found = self.stat_by_propfind(path, url_path)
+            if found.is_directory:
+                return found
+        return self._stat_with_patience(path, url_path, found)
+
+    def _stat_with_patience(self, path: str, url_path: str, found: FileStat) -> FileStat:
+        """Ask for the digest of a file of a size that is known, and again; leave it out in the end."""
+        for timeout, pause in zip(DIGEST_TIMEOUTS, DIGEST_PAUSES, strict=True):
             time.sleep(pause)
             try:
                 return self._stat_by_head(path, url_path, timeout + found.bytes / DIGEST_RATE)
@@ -181,21 +83,17 @@ class DavReader:
                 continue
         return found
 
-    @contextmanager
-    def transfer_of(self, size: int) -> Iterator[None]:
-        """Count a transfer to this storage; at its end, wait until its digest is likely to be stored."""
-        with self._lock:
-            self._transfers += 1
-        try:
-            yield
-            if self.profile().has_fragile_digests:
-                seconds = (
-                    SETTLING_SECONDS + self._transfers * SETTLING_SECONDS_PER_TRANSFER + size / SETTLING_RATE
-                )
-                time.sleep(min(seconds, MAX_SETTLING_SECONDS))
-        finally:
-            with self._lock:
-                self._transfers -= 1
+    def fingerprint(self, path: str, expected: int) -> FileStat:
+        """See `StorageProtocol.fingerprint`."""
+        abilities = self.server.abilities
+        if abilities.digest_algorithms and not (
+            abilities.fragile_digests and expected <= READ_RATHER_THAN_ASK
+        ):
+            found = self.stat(path, digest=True)
+            if found.is_directory or found.adler32 is not None:
+                return found
+        adler32, size = adler32_of(self.read(path))
+        return FileStat(size, adler32, is_directory=False)
 
     def digest(self, path: str) -> str:
         found = self.stat(path, digest=True)
@@ -203,27 +101,52 @@ class DavReader:
             raise self._not_a("file", path)
         return found.adler32 or adler32_of(self.read(path))[0]
 
-    def read(self, path: str) -> Generator[bytes, None, None]:
+    def read(self, path: str, *, watch: Watch | None = None) -> Generator[bytes, None, None]:
+        """See `StorageProtocol.read`. The first piece is read at once: what was never begun is not closed either."""
         try:
-            response = self._request("get", self.url_path(path), path)
+            response = self._request("get", self.server.url_path(path), path)
         except (AccessDenied, Unsupported):
-            if self.stat_by_propfind(path, self.url_path(path)).is_directory:
+            if self._is_folder(path):
                 raise self._not_a("file", path) from None
             raise
+        if watch is not None:
+            response.limit_silence(watch.limits.stall_s, watch.check)
         pieces = self.pieces(response, path)
-        if not _is_xrootd(response):
-            return pieces
         first = next(pieces, b"")
-        if (
-            first.startswith(_LISTING_OF_XROOTD)
-            and self.stat_by_propfind(path, self.url_path(path)).is_directory
-        ):
-            response.close()
+        if _is_xrootd(response) and first.startswith(_LISTING_OF_XROOTD) and self._is_folder(path):
+            pieces.close()
             raise self._not_a("file", path)
         return _chained(first, pieces)
 
+    def read_range(self, path: str, start: int, length: int) -> bytes | None:
+        """Give a part of a file; None where the server has sent all of it."""
+        if length <= 0:
+            return b""
+        headers = {"Range": f"bytes={start}-{start + length - 1}"}
+        try:
+            response = self._request("get", self.server.url_path(path), path, headers=headers)
+        except RangeNotThere:
+            return b""
+        with response:
+            if response.status_code != 206:
+                return None
+            return b"".join(self.pieces(response, path))[:length]
+
+    def _is_folder(self, path: str) -> bool:
+        return self.stat(path, digest=False).is_directory
+
+    def is_taken(self, path: str) -> bool:
+        """Whether anything is there, for as little as that can be known."""
+        try:
+            if self.server.profile().is_xrootd:
+                return self.server.look("head", self.server.url_path(path), path) is not None
+            self.stat(path, digest=False)
+        except NotFound:
+            return False
+        return True
+
     def list_directory(self, path: str) -> list[DirectoryEntry]:
-        url_path = self.url_path(path)
+        url_path = self.server.url_path(path)
         folder = f"{self.endpoint.root}/{path}".rstrip("/")
         try:
             resources = self._propfind(url_path + ("/" if path else ""), path, depth=1)
@@ -244,16 +167,29 @@ class DavReader:
     def _stat_by_head(self, path: str, url_path: str, timeout: float) -> FileStat:
         """Size and digest in one request; PROPFIND where HEAD cannot tell."""
         try:
-            response = self._request(
-                "head", url_path, path, headers=["Want-Digest: adler32"], read_timeout=timeout
-            )
+            response = self._request("head", url_path, path, headers=_WANT_ADLER32, read_timeout=timeout)
         except (Unsupported, AccessDenied):
             return self.stat_by_propfind(path, url_path)
-        size = response.headers.get("Content-Length", "")
-        adler32 = _digest_in(response.headers.get("Digest", ""))
+        size = response.headers.get("content-length", "")
+        adler32 = _digest_in(response.headers.get("digest", ""))
         if response.status_code >= 300 or not size.isdigit() or (adler32 is None and _is_xrootd(response)):
             return self.stat_by_propfind(path, url_path)
         return FileStat(int(size), adler32, is_directory=False)
+
+    def digest_by_head(self, path: str) -> str | None:
+        """Give the adler32 that comes with HEAD, where one does."""
+        response = self._request("head", self.server.url_path(path), path, headers=_WANT_ADLER32)
+        return _digest_in(response.headers.get("digest", ""))
+
+    def _stat_without_propfind(self, path: str, url_path: str) -> FileStat:
+        """Size and, if it comes, digest from a server that knows files only."""
+        response = self._request("head", url_path, path, headers=_WANT_ADLER32)
+        size = response.headers.get("content-length", "0")
+        return FileStat(
+            int(size) if size.isdigit() else 0,
+            _digest_in(response.headers.get("digest", "")),
+            is_directory=False,
+        )
 
     def stat_by_propfind(self, path: str, url_path: str) -> FileStat:
         """Size and kind, without a digest, of anything."""
@@ -267,7 +203,7 @@ class DavReader:
         return FileStat(resources[0].bytes or 0, None, is_directory=resources[0].is_directory)
 
     def _propfind(self, url_path: str, path: str, *, depth: int) -> list[Resource]:
-        response = self._request("propfind", url_path, path, headers=[f"Depth: {depth}"])
+        response = self._request("propfind", url_path, path, headers={"Depth": str(depth)})
         if response.status_code >= 300:
             return [Resource(url_path, 0, is_directory=True)]
         with response:
@@ -286,7 +222,7 @@ class DavReader:
         if any(resource.is_plainly_unquoted for resource in resources):
             return False
         doubtful = next((resource for resource in resources if "%" in resource.path), None)
-        if doubtful is None or not self.profile().is_xrootd:
+        if doubtful is None or not self.server.profile().is_xrootd:
             return True
         name = member_name(folder, doubtful, quoted=False)
         try:
@@ -300,7 +236,7 @@ class DavReader:
         with response:
             try:
                 yield from response.pieces(PIECE_BYTES)
-            except (HTTPError, OSError) as error:
+            except OSError as error:
                 raise error_of_broken_read(error, self.endpoint.rse, path) from error
 
     def _not_a(self, kind: str, path: str) -> NotFound:
@@ -312,7 +248,7 @@ class DavReader:
 
 
 def _is_xrootd(response: Answer) -> bool:
-    return response.headers.get("Server", "").lower().startswith("xrootd")
+    return response.headers.get("server", "").lower().startswith("xrootd")
 
 
 def _digest_in(header: str) -> str | None:

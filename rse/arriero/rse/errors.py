@@ -72,6 +72,10 @@ class RSEError(Exception):
         Exit code of a command.
     retryable
         True where the same call may succeed later with nothing else changed.
+    rse, path
+        The storage that it is about, and the path there; None where it is about none.
+    status
+        What the server answered, where it did.
     """
 
     code: ClassVar[str] = "rse_error"
@@ -79,11 +83,14 @@ class RSEError(Exception):
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, rse: str | None = None, path: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, rse: str | None = None, path: str | None = None, status: int | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.rse = rse
         self.path = path
+        self.status = status
 
 
 class NotFound(RSEError):
@@ -106,6 +113,23 @@ class AccessDenied(RSEError):
     """The storage refused the credentials (401 or 403)."""
 
     code = "access_denied"
+    http_status = 403
+    exit_code = 6
+
+
+class TokenExpired(AccessDenied):
+    """The token or proxy for that RSE has run out; whoever renews it has not."""
+
+    code = "token_expired"
+    http_status = 403
+    exit_code = 5
+    retryable = True
+
+
+class RefusedByGuard(RSEError):
+    """Not an address that may be talked to: the guard refused it before anything was sent."""
+
+    code = "refused_by_guard"
     http_status = 403
     exit_code = 6
 
@@ -163,6 +187,15 @@ class TimedOut(RSEError):
     retryable = True
 
 
+class Stalled(TimedOut):
+    """A transfer had begun, and no byte of it came for too long."""
+
+    code = "stalled"
+    http_status = 504
+    exit_code = 5
+    retryable = True
+
+
 class Unsupported(RSEError):
     """The storage, or its protocol, cannot do this."""
 
@@ -171,10 +204,36 @@ class Unsupported(RSEError):
     exit_code = 7
 
 
+class RangeNotThere(Unsupported):
+    """The part of a file that was asked for begins behind its end."""
+
+    code = "range_not_there"
+    http_status = 416
+    exit_code = 7
+
+
 class TransferFailed(RSEError):
     """The bytes did not get through; the text is the server's, cleaned."""
 
     code = "transfer_failed"
+    http_status = 502
+    exit_code = 5
+    retryable = True
+
+
+class OtherSideFailed(TransferFailed):
+    """A storage that copies by itself could not reach the other one, or was turned away there: the link's fault."""
+
+    code = "other_side_failed"
+    http_status = 502
+    exit_code = 5
+    retryable = True
+
+
+class ReportLost(TransferFailed):
+    """The connection broke off before a storage that copies by itself could say how that ended."""
+
+    code = "report_lost"
     http_status = 502
     exit_code = 5
     retryable = True

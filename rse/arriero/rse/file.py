@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 
 from typing_extensions import override
 
+from arriero.rse.abilities import Abilities
 from arriero.rse.body import SizedBody
-from arriero.rse.checksum import adler32_of
 from arriero.rse.errors import (
     AccessDenied,
     AlreadyExists,
@@ -29,17 +29,24 @@ from arriero.rse.errors import (
     Unsupported,
 )
 from arriero.rse.paths import parent_of, safe_path
-from arriero.rse.protocol import PIECE_BYTES, Cancelled, Capabilities, Progress, StorageProtocol
+from arriero.rse.progress import Watch
+from arriero.rse.protocol import PIECE_BYTES, StorageProtocol
 from arriero.rse.types import DirectoryEntry, Endpoint, FileStat
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
-_CAPABILITIES = Capabilities(
+_ABILITIES = Abilities(
     third_party_pull=False,
+    third_party_push=False,
     digest_algorithms=frozenset(),
     move=True,
+    move_refuses=True,
+    ranges=True,
     list_directory=True,
     pull_reason="the destination is a file system, which does not pull",
+    push_reason="the source is a file system, which does not push",
+    server="file",
+    is_proved=True,
 )
 _BY_ERRNO: dict[int, tuple[type[RSEError], str]] = {
     errno.ENOENT: (NotFound, "nothing is there"),
@@ -67,8 +74,8 @@ class FileProtocol(StorageProtocol):
 
     @property
     @override
-    def capabilities(self) -> Capabilities:
-        return _CAPABILITIES
+    def abilities(self) -> Abilities:
+        return _ABILITIES
 
     @override
     def stat(self, path: str, *, digest: bool = False) -> FileStat:
@@ -79,11 +86,20 @@ class FileProtocol(StorageProtocol):
         return FileStat(found.st_size, None, is_directory=stat_module.S_ISDIR(found.st_mode))
 
     @override
-    def digest(self, path: str) -> str:
-        return adler32_of(self.read(path))[0]
+    def read(self, path: str, *, watch: Watch | None = None) -> Generator[bytes, None, None]:
+        return self._pieces(self._opened(path), path)
 
     @override
-    def read(self, path: str) -> Generator[bytes, None, None]:
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        descriptor = self._opened(path)
+        try:
+            with self._errors(path):
+                return os.pread(descriptor, max(0, length), start)
+        finally:
+            os.close(descriptor)
+
+    def _opened(self, path: str) -> int:
+        """Open a file to be read, and nothing else."""
         with self._errors(path), self._folder_of(path) as (folder, name):
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
             descriptor = os.open(name, flags, dir_fd=folder)
@@ -93,14 +109,22 @@ class FileProtocol(StorageProtocol):
             if stat_module.S_ISDIR(mode):
                 raise self._error(OSError(errno.EISDIR, ""), path)
             raise self._not_regular(path)
-        return self._pieces(descriptor, path)
+        return descriptor
 
     @override
-    def write(self, path: str, chunks: Iterable[bytes], size: int) -> None:
+    def write(
+        self,
+        path: str,
+        chunks: Iterable[bytes],
+        size: int,
+        *,
+        only_new: bool = False,
+        watch: Watch | None = None,
+    ) -> None:
         body = SizedBody(chunks, size, rse=self.endpoint.rse, path=path)
         try:
             with self._errors(path), self._folder_of(path) as (folder, name):
-                _write_and_rename(folder, name, body)
+                _write_and_rename(folder, name, body, only_new=only_new)
         except RSEError as error:
             if body.error is not None:
                 raise body.error from error
@@ -158,23 +182,6 @@ class FileProtocol(StorageProtocol):
     def list_directory(self, path: str) -> list[DirectoryEntry]:
         with self._errors(path), self._folder(safe_path(path) if path else "") as folder:
             return list(_members(folder))
-
-    @override
-    def pull(
-        self,
-        source_url: str,
-        path: str,
-        *,
-        size: int = 0,
-        source_token: str | None = None,
-        on_progress: Progress | None = None,
-        cancelled: Cancelled | None = None,
-    ) -> None:
-        raise Unsupported(
-            f"{self.endpoint.rse}: a file system does not pull; stream the file through a worker.",
-            rse=self.endpoint.rse,
-            path=path,
-        )
 
     @contextmanager
     def _folder(self, path: str) -> Iterator[int]:
@@ -236,7 +243,7 @@ class FileProtocol(StorageProtocol):
         )
 
 
-def _write_and_rename(folder: int, name: str, body: SizedBody) -> None:
+def _write_and_rename(folder: int, name: str, body: SizedBody, *, only_new: bool) -> None:
     """Write under a name of its own, wait for the disk, and only then give it its name."""
     unfinished = f".arriero-{secrets.token_hex(8)}.part"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -248,7 +255,10 @@ def _write_and_rename(folder: int, name: str, body: SizedBody) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.rename(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
+        if only_new:
+            _rename_to_free_name(folder, unfinished, folder, name)
+        else:
+            os.rename(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(OSError):
             os.unlink(unfinished, dir_fd=folder)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from functools import lru_cache
+from urllib.parse import quote
 
 from arriero.rse.errors import InvalidName
 
@@ -50,6 +52,18 @@ def safe_path(path: str) -> str:
         shown = ascii(path if len(path) <= 80 else path[:79] + "…")
         raise InvalidName(f"Path {shown} {reason}; rename the file or correct its PFN.", path=path)
     return path
+
+
+@lru_cache(maxsize=8192)
+def quoted_path(path: str) -> str:
+    """Percent-encode each segment of a path exactly once; a copy asks for the same few paths many times.
+
+    Raises
+    ------
+    InvalidName
+        As `safe_path`.
+    """
+    return quote(safe_path(path))
 
 
 def _fault(path: str) -> str | None:

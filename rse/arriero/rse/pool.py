@@ -13,6 +13,8 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from arriero.rse.errors import Unsupported
+from arriero.rse.guard import Guard
+from arriero.rse.links import LinkMemory
 from arriero.rse.protocol import StorageProtocol
 from arriero.rse.types import Endpoint
 
@@ -41,9 +43,18 @@ def protocol_for(scheme: str) -> ProtocolFactory:
 
 
 class ProtocolPool:
-    """Hands out protocols; make one per process and keep it."""
+    """Hands out protocols; make one per process and keep it.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    guard
+        Says which endpoints may be talked to.
+    """
+
+    def __init__(self, guard: Guard | None = None) -> None:
+        self.links = LinkMemory()
+        """What copies of this process have learnt of links."""
+        self._guard = guard or Guard()
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._protocols: dict[Endpoint, StorageProtocol] = {}
@@ -55,11 +66,14 @@ class ProtocolPool:
         ------
         Unsupported
             If nothing implements its scheme.
+        RefusedByGuard
+            If it may not be talked to.
         """
         if self._pid != os.getpid():
             self._after_fork()
         found = self._protocols.get(endpoint)
         if found is None:
+            self._guard.check(endpoint)
             made = protocol_for(endpoint.scheme)(endpoint)
             with self._lock:
                 found = self._protocols.setdefault(endpoint, made)
@@ -77,4 +91,5 @@ class ProtocolPool:
         """Forget the parent's protocols without closing the sockets that the parent goes on using."""
         self._lock = threading.Lock()
         self._protocols = {}
+        self.links = LinkMemory()
         self._pid = os.getpid()

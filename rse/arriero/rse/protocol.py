@@ -1,7 +1,8 @@
 """What every storage protocol must do, and what it may declare that it can do besides.
 
-The required part is small, so that a new protocol is a day's work; the differences between servers are data
-(`Capabilities`), never subclass tricks. `arriero.rse.testing.ProtocolConformance` is this page as tests.
+The required part is small (`abilities`, `stat`, `read`, `write`, `delete`, `make_parents`), so that a new protocol is a
+day's work; the differences between servers are data (`Abilities`), never subclass tricks.
+`arriero.rse.testing.ProtocolConformance` is this page as tests.
 
 Paths are relative to the endpoint's prefix, unquoted; each method refuses those that `safe_path` refuses with
 `InvalidName`, and those that this server cannot hold as well. All methods may raise `Unavailable`, `TimedOut`
@@ -11,35 +12,33 @@ and `AccessDenied`. One instance may be used by many threads; across a fork it r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field
 
+from arriero.rse.abilities import Abilities
+from arriero.rse.checksum import adler32_of
+from arriero.rse.errors import RSEError, Unsupported
+from arriero.rse.progress import Watch
 from arriero.rse.types import DirectoryEntry, Endpoint, FileStat
 
 PIECE_BYTES = 1 << 20
 """Bytes read or written at a time; 1 MiB pieces doubled the rate of 64 KiB ones on a streamed copy."""
 
-Progress = Callable[[int], None]
-"""Called with the bytes that have arrived so far."""
-
-Cancelled = Callable[[], bool]
-"""Asked between pieces; True ends the transfer."""
-
 
 @dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a storage can do beyond the required methods."""
+class OtherSide:
+    """The file at the other storage of a third-party copy, and what opens it there."""
 
-    third_party_pull: bool
-    """It fetches from another storage by itself."""
-    digest_algorithms: frozenset[str]
-    """Checksums that it gives without the bytes being read by us (`adler32`, `md5`)."""
-    move: bool
-    """It renames; where it cannot, a copy is written under its final name."""
-    list_directory: bool
-    """It lists folders."""
-    pull_reason: str = ""
-    """Why it does or does not pull, for `CopyResult.mode_reason`."""
+    endpoint: Endpoint
+    path: str
+    authorization: str | None = field(default=None, repr=False)
+    """For this file alone where its storage gives that (`StorageProtocol.delegate`)."""
+
+    @property
+    def url(self) -> str:
+        """URL over the wire: composed of a registered endpoint, never taken from anybody."""
+        return self.endpoint.url(self.path)
 
 
 class StorageProtocol(ABC):
@@ -49,8 +48,18 @@ class StorageProtocol(ABC):
 
     @property
     @abstractmethod
-    def capabilities(self) -> Capabilities:
-        """What this storage can do; asked of the server once and remembered."""
+    def abilities(self) -> Abilities:
+        """What this storage can do, remembered; at first use what it says of itself, without anything being written."""
+
+    def probe(self) -> Abilities:
+        """Find out by trial what this storage can do, with files of our own that are removed again; remembered.
+
+        Where nothing may be written, it is what the storage says of itself.
+        """
+        return self.abilities
+
+    def remember(self, abilities: Abilities) -> None:  # noqa: B027
+        """Take over what another process has found out, so that it need not be found out again."""
 
     @abstractmethod
     def stat(self, path: str, *, digest: bool = False) -> FileStat:
@@ -69,7 +78,6 @@ class StorageProtocol(ABC):
             If nothing is there.
         """
 
-    @abstractmethod
     def digest(self, path: str) -> str:
         """Canonical adler32 of a file: the server's own where it has one, else of the bytes read back. Idempotent.
 
@@ -80,13 +88,44 @@ class StorageProtocol(ABC):
         TransferFailed
             If the read-back broke off.
         """
+        return adler32_of(self.read(path))[0]
+
+    def fingerprint(self, path: str, expected: int) -> FileStat:
+        """Give size and adler32 of a file, of the storage where it has them, else of the bytes, read back. Idempotent.
+
+        Parameters
+        ----------
+        path
+            File.
+        expected
+            Bytes that it should have: small files may be cheaper to read than to ask about.
+
+        Raises
+        ------
+        NotFound
+            If nothing is there, or it is a folder.
+        TransferFailed
+            If the read-back broke off.
+        """
+        found = self.stat(path, digest=True)
+        if found.is_directory or found.adler32 is not None or found.bytes != expected:
+            return found
+        adler32, size = adler32_of(self.read(path))
+        return FileStat(size, adler32, is_directory=False)
 
     @abstractmethod
-    def read(self, path: str) -> Generator[bytes, None, None]:
+    def read(self, path: str, *, watch: Watch | None = None) -> Generator[bytes, None, None]:
         """Give the bytes of a file in pieces. Idempotent.
 
         Opens before it returns. Closing the generator ends the transfer, and whoever does not read to the
         end must close it. It ends normally only when as many bytes came as the server announced.
+
+        Parameters
+        ----------
+        path
+            File.
+        watch
+            Asked while nothing comes, where that can be told.
 
         Raises
         ------
@@ -96,8 +135,37 @@ class StorageProtocol(ABC):
             If the stream broke off or came up short (while iterating).
         """
 
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """Give a part of a file, shorter where the file ends before. Idempotent.
+
+        Where the storage does not give parts (`Abilities.ranges`), the file is read up to there.
+
+        Raises
+        ------
+        NotFound
+            If nothing is there, or it is a folder.
+        """
+        part, position = bytearray(), 0
+        if length <= 0:
+            return b""
+        with closing(self.read(path)) as pieces:
+            for piece in pieces:
+                part += piece[max(0, start - position) :]
+                position += len(piece)
+                if len(part) >= length:
+                    break
+        return bytes(part[:length])
+
     @abstractmethod
-    def write(self, path: str, chunks: Iterable[bytes], size: int) -> None:
+    def write(
+        self,
+        path: str,
+        chunks: Iterable[bytes],
+        size: int,
+        *,
+        only_new: bool = False,
+        watch: Watch | None = None,
+    ) -> None:
         """Write a file, replacing what is there, in a folder that exists. Not idempotent while it fails.
 
         A write that fails leaves nothing under the path. It does not look whether the path is free: copies
@@ -111,6 +179,10 @@ class StorageProtocol(ABC):
             The content; an error that it raises ends the write and comes out unchanged.
         size
             Length of the content in bytes, known beforehand.
+        only_new
+            Refuse to replace what is there, where the storage can.
+        watch
+            Asked while nothing moves, where that can be told.
 
         Raises
         ------
@@ -120,11 +192,12 @@ class StorageProtocol(ABC):
             If the chunks do not sum up to `size`.
         NoSpace
             If the storage is full.
+        AlreadyExists
+            With `only_new`: if something is there; it stays.
         TransferFailed
             If the connection broke off.
         """
 
-    @abstractmethod
     def move(self, source: str, destination: str, *, replace: bool = False) -> None:
         """Rename within this storage, never over something unless it is to be replaced. Not idempotent.
 
@@ -145,6 +218,7 @@ class StorageProtocol(ABC):
         Unsupported
             If this storage cannot rename.
         """
+        raise self._cannot("rename", source, destination, replace)
 
     @abstractmethod
     def delete(self, path: str) -> bool:
@@ -173,7 +247,6 @@ class StorageProtocol(ABC):
             If the storage is full.
         """
 
-    @abstractmethod
     def list_directory(self, path: str) -> list[DirectoryEntry]:
         """List the members of a folder (`""` is the prefix itself), in no order. Idempotent.
 
@@ -184,18 +257,9 @@ class StorageProtocol(ABC):
         Unsupported
             If this storage does not list.
         """
+        raise self._cannot("list folders", path)
 
-    @abstractmethod
-    def pull(
-        self,
-        source_url: str,
-        path: str,
-        *,
-        size: int = 0,
-        source_token: str | None = None,
-        on_progress: Progress | None = None,
-        cancelled: Cancelled | None = None,
-    ) -> None:
+    def pull(self, source: OtherSide, path: str, *, size: int = 0, watch: Watch | None = None) -> None:
         """Have this storage fetch a file from another one, in a folder that exists. Not idempotent.
 
         A pull that fails may leave a partial file: the caller deletes. Success means that the server says
@@ -203,32 +267,95 @@ class StorageProtocol(ABC):
 
         Parameters
         ----------
-        source_url
-            URL of a file of a *registered* endpoint: the server can reach what we cannot.
+        source
+            What to fetch: the server can reach what we cannot, so it is a file of a *registered* endpoint.
         path
             File to write; must not exist.
         size
             Bytes that are expected, where that is known.
-        source_token
-            Bearer token for the source, handed on by the destination.
-        on_progress, cancelled
-            Called whenever the server reports progress (XRootD: every 5 s).
+        watch
+            Told whenever the server reports progress (XRootD: every 5 s), and asked in between.
 
         Raises
         ------
         Unsupported
             If this storage does not pull.
+        OtherSideFailed
+            If it could not reach the source, or not read there.
         AlreadyExists
             If something is under the path and the server minds.
         TransferFailed
             If the server reports failure, or the report ends without a result.
         NoSpace
             If the storage is full.
-        TimedOut
-            If no progress was made for too long.
+        Stalled, TimedOut
+            If no progress was made for too long, or it took too long altogether.
         Cancelled
-            If `cancelled` said so.
+            If it was taken back.
         """
+        raise self._cannot("fetch from another storage", path, source, size, watch)
+
+    def push(self, path: str, destination: OtherSide, *, size: int = 0, watch: Watch | None = None) -> None:
+        """Have this storage send a file to another one. Not idempotent.
+
+        A server that is told to push and does not know how may take the destination for a name of its own, copy
+        the file there and answer 201 (Apache, nginx): only a storage whose abilities say so is ever told to, and
+        only the word of its report is success.
+
+        Parameters
+        ----------
+        path
+            File to send.
+        destination
+            Where to: what is there may be replaced.
+        size, watch
+            As for `pull`.
+
+        Raises
+        ------
+        Unsupported
+            If this storage does not push.
+        OtherSideFailed
+            If it could not reach the destination, or not write there.
+        TransferFailed, Stalled, TimedOut, Cancelled
+            As for `pull`.
+        """
+        raise self._cannot("send to another storage", path, destination, size, watch)
+
+    def delegate(self, path: str, *, writes: bool, seconds: float) -> str | None:  # noqa: ARG002
+        """Give what another storage may open one file of this one with (a value of `Authorization`).
+
+        Parameters
+        ----------
+        path
+            The file.
+        writes
+            Whether it is to be written; otherwise it is only read.
+        seconds
+            How long that takes at most.
+
+        Returns
+        -------
+        str or None
+            For this file alone where the storage gives that; None where nothing is needed.
+
+        Raises
+        ------
+        Unsupported
+            If the credentials are none that may be handed on.
+        """
+        return None
+
+    def receiving(self, size: int) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Say that another storage sends a file of this size here, within the block."""
+        return nullcontext()
 
     def close(self) -> None:  # noqa: B027
         """Give up the connections; the protocol may be used again afterwards."""
+
+    def _cannot(self, what: str, path: str, *_asked: object) -> RSEError:
+        return Unsupported(
+            f"{self.endpoint.rse}: {path or 'the prefix'}: this storage cannot {what}.",
+            rse=self.endpoint.rse,
+            path=path,
+        )

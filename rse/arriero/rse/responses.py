@@ -1,18 +1,11 @@
 """What an answer of a storage means: from status, text or broken connection to this package's errors.
 
-XRootD tells many things by 500 and a sentence, so the sentence is looked at where the status says nothing.
-Pure but for the clock of `follow_report`.
+XRootD tells many things by 500 and a sentence, so the sentence is looked at where the status says nothing. Pure.
 """
 
 from __future__ import annotations
 
-import re
 import ssl
-import time
-from collections.abc import Iterable, Iterator
-
-from urllib3.exceptions import ReadTimeoutError, SSLError
-from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
 from arriero.rse.errors import (
     AccessDenied,
@@ -20,23 +13,17 @@ from arriero.rse.errors import (
     InvalidName,
     NoSpace,
     NotFound,
+    RangeNotThere,
     RSEError,
+    Stalled,
     TimedOut,
+    TokenExpired,
     TransferFailed,
     Unavailable,
     Unsupported,
     clean_remote_text,
 )
-from arriero.rse.errors import (
-    Cancelled as TransferCancelled,
-)
-from arriero.rse.protocol import Cancelled, Progress
-from arriero.rse.tpc import MarkerParser
 
-STALL_SECONDS = 90.0
-"""Seconds in which a transfer report may repeat the same number of bytes."""
-
-_OBJECT = re.compile(r"^[A-Za-z0-9_.]*\([^)]*\): |^<[^>]*>: ")
 _NEEDS_FOLDER = frozenset({"PUT", "MKCOL", "MOVE", "COPY"})
 _BY_STATUS: dict[int, tuple[type[RSEError], str]] = {
     401: (AccessDenied, "refuses the credentials; renew the token of that RSE"),
@@ -47,7 +34,7 @@ _BY_STATUS: dict[int, tuple[type[RSEError], str]] = {
     412: (AlreadyExists, "has something there already; nothing is overwritten"),
     413: (Unsupported, "refuses files of this size; look at its limits"),
     414: (InvalidName, "refuses names of this length; shorten it"),
-    416: (Unsupported, "cannot give that range"),
+    416: (RangeNotThere, "cannot give that range"),
     423: (Unavailable, "has it locked; try again later"),
     425: (Unavailable, "is not ready; try again later"),
     429: (Unavailable, "is asked too often; try again later"),
@@ -96,16 +83,17 @@ def error_of_status(status: int, text: str | bytes, verb: str, rse: str, path: s
     elif status == 409:
         kind, meaning = Unsupported, "does not do this to what is there"
     elif status in {400, 500}:
-        kind, meaning = _by_sentence(remote) or (kind, meaning)
+        kind, meaning = by_sentence(remote) or (kind, meaning)
     said = f" and says {remote!r}" if remote and not remote.startswith("<") else ""
     return kind(
         f"{rse}: {verb} of {path or 'the prefix'}: the storage {meaning} (HTTP {status}{said}).",
         rse=rse,
         path=path,
+        status=status,
     )
 
 
-def _by_sentence(remote: str) -> tuple[type[RSEError], str] | None:
+def by_sentence(remote: str) -> tuple[type[RSEError], str] | None:
     lowered = remote.lower()
     for sentence, kind, meaning in _BY_SENTENCE:
         if sentence in lowered:
@@ -113,24 +101,19 @@ def _by_sentence(remote: str) -> tuple[type[RSEError], str] | None:
     return None
 
 
-def error_of_connection(error: Exception, verb: str, rse: str, path: str) -> RSEError:
+def error_of_connection(error: OSError, verb: str, rse: str, path: str) -> RSEError:
     """Error for a request that got no answer, or half of one."""
-    causes = list(_causes(error))
-    reason = clean_remote_text(_plain(causes[-1]))
     what = f"{rse}: {verb} of {path or 'the prefix'}"
-    if isinstance(error, OSError) and error.filename is not None:
+    reason = clean_remote_text(error.strerror or str(error) or type(error).__name__)
+    if error.filename is not None:
         return Unavailable(
-            f"{what}: {error.filename} cannot be read ({error.strerror}); correct the RSE's CA bundle.",
+            f"{what}: {error.filename} cannot be read ({reason}); correct the RSE's credential reference or CA bundle.",
             rse=rse,
             path=path,
         )
-    if any(isinstance(cause, SSLError | ssl.SSLError) for cause in causes):
-        return Unavailable(
-            f"{what}: no TLS connection ({reason}); look at the certificate and at the RSE's CA bundle.",
-            rse=rse,
-            path=path,
-        )
-    if isinstance(error, ReadTimeoutError):
+    if isinstance(error, ssl.SSLError):
+        return _error_of_tls(error, what, rse, path)
+    if isinstance(error, TimeoutError):
         return TimedOut(f"{what}: the storage did not answer in time; try again.", rse=rse, path=path)
     return Unavailable(
         f"{what}: no connection, or it broke off ({reason}); look whether the storage is up.",
@@ -139,80 +122,34 @@ def error_of_connection(error: Exception, verb: str, rse: str, path: str) -> RSE
     )
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and what it wraps: urllib3 puts it in `reason`, in the arguments, or in the cause."""
-    found: BaseException | None = error
-    for _ in range(8):
-        if found is None:
-            return
-        yield found
-        wrapped = getattr(found, "reason", None)
-        if not isinstance(wrapped, BaseException):
-            wrapped = next((part for part in found.args if isinstance(part, BaseException)), found.__cause__)
-        found = wrapped
-
-
-def _plain(error: BaseException) -> str:
-    """What an error says, without the object at its beginning (`<urllib3... at 0x...>: `)."""
-    return _OBJECT.sub("", str(error)) or type(error).__name__
-
-
-def error_of_broken_read(error: Exception, rse: str, path: str) -> RSEError:
-    """Error for a body that broke off, came up short, or stalled."""
-    if isinstance(error, Urllib3Timeout | TimeoutError):
-        return TimedOut(f"{rse}: {path} stopped coming; try again.", rse=rse, path=path)
-    return TransferFailed(
-        f"{rse}: {path} broke off ({clean_remote_text(str(error))}); try again.", rse=rse, path=path
-    )
-
-
-def error_of_failed_pull(text: str, rse: str, path: str) -> RSEError:
-    """Error for a transfer that the destination reports as failed."""
-    found = _by_sentence(text)
-    if found is not None and found[0] is NoSpace:
-        return NoSpace(
-            f"{rse}: the storage {found[1]}; its report of pulling {path}: {text}", rse=rse, path=path
+def _error_of_tls(error: ssl.SSLError, what: str, rse: str, path: str) -> RSEError:
+    reason = clean_remote_text(error.strerror or str(error))
+    alert = (error.reason or "") if not isinstance(error, ssl.SSLCertVerificationError) else ""
+    if alert.endswith("ALERT_CERTIFICATE_EXPIRED"):
+        return TokenExpired(
+            f"{what}: our certificate or proxy has run out; renew it.",
+            rse=rse,
+            path=path,
         )
-    return TransferFailed(
-        f"{rse}: pulling {path} failed: {text}; try again, or look at the server's log.", rse=rse, path=path
+    if ("ALERT_" in alert and "CERTIFICATE" in alert) or alert.endswith("ALERT_UNKNOWN_CA"):
+        return AccessDenied(
+            f"{what}: the storage refuses our certificate ({reason}); look at the RSE's credential reference.",
+            rse=rse,
+            path=path,
+        )
+    return Unavailable(
+        f"{what}: no TLS connection ({reason}); look at the certificate and at the RSE's CA bundle.",
+        rse=rse,
+        path=path,
     )
 
 
-def follow_report(
-    pieces: Iterable[bytes],
-    *,
-    rse: str,
-    path: str,
-    on_progress: Progress | None,
-    cancelled: Cancelled | None,
-) -> None:
-    """Follow the report of a pull to its end; leaving early ends the transfer, once the caller closes.
-
-    Raises
-    ------
-    TransferFailed, NoSpace
-        If it ends with a failure, or without a result.
-    TimedOut
-        If the number of bytes stays the same for `STALL_SECONDS`.
-    Cancelled
-        If `cancelled` said so.
-    """
-    parser = MarkerParser()
-    most, since = -1, time.monotonic()
-    for piece in pieces:
-        for marker in parser.feed(piece):
-            if marker.bytes > most:
-                most, since = marker.bytes, time.monotonic()
-                if on_progress is not None:
-                    on_progress(most)
-        if time.monotonic() - since > STALL_SECONDS:
-            raise TimedOut(
-                f"{rse}: {path} stands at {most} bytes for {STALL_SECONDS:.0f} s; it was given up, try again.",
-                rse=rse,
-                path=path,
-            )
-        if cancelled is not None and cancelled():
-            raise TransferCancelled(f"The pull of {path} to {rse} was taken back.", rse=rse, path=path)
-    outcome = parser.finish()
-    if not outcome.succeeded:
-        raise error_of_failed_pull(outcome.text, rse, path)
+def error_of_broken_read(error: OSError, rse: str, path: str) -> RSEError:
+    """Error for a body that broke off, came up short, or stalled."""
+    if isinstance(error, TimeoutError):
+        return Stalled(f"{rse}: {path} stopped coming; try again.", rse=rse, path=path)
+    return TransferFailed(
+        f"{rse}: {path} broke off ({clean_remote_text(error.strerror or str(error))}); try again.",
+        rse=rse,
+        path=path,
+    )

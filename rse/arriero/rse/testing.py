@@ -28,7 +28,7 @@ from arriero.rse.errors import (
     Unsupported,
 )
 from arriero.rse.pool import ProtocolPool
-from arriero.rse.protocol import StorageProtocol
+from arriero.rse.protocol import OtherSide, StorageProtocol
 from arriero.rse.types import Endpoint
 
 ORDINARY_NAMES = (
@@ -79,6 +79,10 @@ REFUSED_PATHS = (
     "/".join(["y" * 100] * 10),
 )
 """Paths that no storage is ever asked for."""
+
+
+NOWHERE = OtherSide(Endpoint("NOWHERE", "http", "127.0.0.1", 9, "/"), "nothing")
+"""Where no storage is."""
 
 
 def adler32(content: bytes) -> str:
@@ -137,8 +141,10 @@ class ProtocolConformance:
         found = protocol.stat(f"{folder}/f", digest=True)
         assert found.bytes == len(content)
         assert found.adler32 in {None, adler32(content)}
-        if "adler32" in protocol.capabilities.digest_algorithms:
+        if "adler32" in protocol.abilities.digest_algorithms and not protocol.abilities.fragile_digests:
             assert found.adler32 == adler32(content)
+        found = protocol.fingerprint(f"{folder}/f", len(content))
+        assert (found.bytes, found.adler32, found.is_directory) == (len(content), adler32(content), False)
 
     def test_write_replaces(self, protocol: StorageProtocol, folder: str) -> None:
         protocol.write(f"{folder}/f", [b"a longer content"], 16)
@@ -355,11 +361,11 @@ class ProtocolConformance:
     # -- declarations -----------------------------------------------------------------------------
 
     def test_what_it_cannot_it_says(self, protocol: StorageProtocol, folder: str) -> None:
-        capabilities = protocol.capabilities
-        assert capabilities.move
-        assert capabilities.list_directory
-        assert capabilities.pull_reason
-        if not capabilities.third_party_pull:
+        abilities = protocol.abilities
+        assert abilities.move
+        assert abilities.list_directory
+        assert abilities.pull_reason
+        if not abilities.third_party_pull:
             with pytest.raises(RSEError):
-                protocol.pull("http://127.0.0.1:9/nothing", f"{folder}/f")
+                protocol.pull(NOWHERE, f"{folder}/f")
             assert self.names_in(protocol, folder) == set()

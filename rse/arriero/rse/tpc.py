@@ -36,6 +36,8 @@ class Outcome:
     succeeded: bool
     text: str
     """What the server said, cleaned."""
+    is_none: bool = field(default=False, compare=False)
+    """There was neither a marker nor a result: this is no report."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ class MarkerParser:
     _in_marker: bool = False
     _stripe: int = 0
     _stripe_bytes: int | None = None
+    _begun: bool = False
 
     def feed(self, piece: bytes) -> list[Marker]:
         """Take in the next piece.
@@ -87,7 +90,7 @@ class MarkerParser:
             return Outcome(succeeded=False, text=clean_remote_text(bytes(self._reason)))
         if self._succeeded is not None:
             return Outcome(succeeded=True, text=clean_remote_text(self._succeeded))
-        return Outcome(succeeded=False, text="the transfer report ended without a result")
+        return Outcome(False, "the transfer report ended without a result", is_none=not self._begun)
 
     def _keep(self, piece: bytes) -> None:
         room = MAX_LINE - len(self._line)
@@ -111,12 +114,14 @@ class MarkerParser:
             return None
         if key == b"success" and not self._in_marker:
             self._succeeded = value.strip()
+            self._begun = True
             return None
         return self._line_of_marker(key, value)
 
     def _line_of_marker(self, key: bytes, value: bytes) -> Marker | None:
         if key == b"perf marker":
             self._in_marker, self._stripe, self._stripe_bytes = True, 0, None
+            self._begun = True
         elif not self._in_marker:
             return None
         elif key == b"stripe index":

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from arriero.rse.errors import InvalidName
-from arriero.rse.paths import safe_path
+from arriero.rse.hosts import is_host
+from arriero.rse.paths import quoted_path, safe_path
 
 WIRE_SCHEMES: Mapping[str, str] = {"dav": "http", "davs": "https", "http": "http", "https": "https"}
 """Scheme that goes over the wire for each registered one: a TPC to `davs://` is refused by XRootD 5.5.3."""
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,20}", re.ASCII)
-_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,253})|[0-9A-Fa-f:]{2,45}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,16 @@ class Endpoint:
     """File or hashed folder of the certificate authorities to trust; the system's when None."""
     token_file: str | None = None
     """File that holds the bearer token; read again when it changes, never stored."""
+    finds_token: bool = False
+    """Take the bearer token from where the WLCG has it: `BEARER_TOKEN`, `BEARER_TOKEN_FILE`, `bt_u<uid>`."""
+    password_file: str | None = None
+    """File that holds `user:password`."""
+    certificate_file: str | None = None
+    """X.509 proxy or certificate with its chain (PEM), read again when it changes."""
+    key_file: str | None = None
+    """Its key; in the same file when None, as for a proxy."""
+    gives_macaroons: bool = False
+    """Ask it for a macaroon for whoever copies one file to or from it (dCache, XRootD, StoRM)."""
 
     def __post_init__(self) -> None:
         """Refuse what could turn a URL into another one: an endpoint is composed, never parsed.
@@ -44,7 +54,7 @@ class Endpoint:
         if self.scheme == "file":
             well_formed = not self.hostname or self.hostname == "localhost"
         else:
-            well_formed = _HOSTNAME.fullmatch(self.hostname) is not None and 0 <= self.port <= 65535
+            well_formed = is_host(self.hostname) and 0 <= self.port <= 65535
         if not well_formed or _SCHEME.fullmatch(self.scheme) is None:
             raise InvalidName(
                 f"RSE {self.rse}: {self.scheme}://{self.hostname}:{self.port} is not a protocol; "
@@ -83,12 +93,12 @@ class Endpoint:
         InvalidName
             If the path would leave the prefix or is not fit to be a name.
         """
-        return f"{self.origin}{quote(self.root)}/{quote(safe_path(path))}"
+        return f"{self.origin}{quote(self.root)}/{quoted_path(path)}"
 
     def pfn(self, path: str) -> str:
         """PFN of a path: as `url`, with the scheme that was registered."""
         origin = _origin(self.scheme, self.hostname, self.port)
-        return f"{origin}{quote(self.root)}/{quote(safe_path(path))}"
+        return f"{origin}{quote(self.root)}/{quoted_path(path)}"
 
     @property
     def plain_folder(self) -> str:

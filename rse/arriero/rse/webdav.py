@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-import uuid
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager
 from urllib.parse import urlsplit
 
 from typing_extensions import override
-from urllib3.exceptions import HTTPError
 from webdav3.client import Client
 from webdav3.exceptions import (
     MethodNotSupported,
@@ -29,28 +26,22 @@ from webdav3.exceptions import (
     WebDavException,
 )
 
+from arriero.rse.abilities import Abilities
 from arriero.rse.body import SizedBody
-from arriero.rse.credentials import TokenFile
+from arriero.rse.credentials import Credentials
+from arriero.rse.davprobe import Probe
 from arriero.rse.davread import DavReader
-from arriero.rse.errors import (
-    AccessDenied,
-    AlreadyExists,
-    NotFound,
-    RSEError,
-    TransferFailed,
-    Unavailable,
-    Unsupported,
-)
-from arriero.rse.paths import parent_of
-from arriero.rse.protocol import Cancelled, Capabilities, Progress, StorageProtocol
-from arriero.rse.responses import error_of_broken_read, error_of_connection, error_of_status, follow_report
-from arriero.rse.transport import Answer, StorageSession
+from arriero.rse.davserver import DavServer
+from arriero.rse.davwrite import DavWriter
+from arriero.rse.errors import AccessDenied, NotFound, RSEError, Unsupported
+from arriero.rse.macaroons import MacaroonIssuer
+from arriero.rse.progress import Watch
+from arriero.rse.protocol import OtherSide, StorageProtocol
+from arriero.rse.responses import error_of_connection, error_of_status
+from arriero.rse.thirdparty import ThirdParty
+from arriero.rse.transport import StorageSession
 from arriero.rse.types import DirectoryEntry, Endpoint, FileStat
-
-MARKER_SILENCE = 30.0
-"""Seconds without a line of a transfer report before it is given up; servers write every 5 s."""
-
-_KNOWN_FOLDERS = 10_000
+from arriero.rse.wire import Answer, Attention
 
 _REFUSALS: tuple[tuple[type[Exception], int], ...] = (
     (RemoteResourceNotFound, 404),
@@ -68,7 +59,11 @@ _VERBS = {
     "mkcol": "MKCOL",
     "propfind": "PROPFIND",
     "pull": "COPY",
+    "push": "COPY",
+    "macaroon": "POST",
 }
+_NO_HEADERS: dict[str, str] = {}
+_Patience = tuple[float | None, Attention | None]
 
 
 class _StorageClient(Client):  # type: ignore[misc]  # webdavclient3 has no types
@@ -84,14 +79,15 @@ class _StorageClient(Client):  # type: ignore[misc]  # webdavclient3 has no type
         )
         self.session = StorageSession(endpoint)
         self.http_header: dict[str, list[str]] = {action: [] for action in _VERBS}
-        self.token_file = TokenFile(endpoint.token_file, rse=endpoint.rse) if endpoint.token_file else None
+        self._origin = endpoint.origin
 
-    def get_headers(self, action: str, headers_ext: list[str] | None = None) -> dict[str, str]:  # noqa: ARG002
+    def get_headers(self, action: str, headers_ext: dict[str, str] | None = None) -> dict[str, str]:  # noqa: ARG002
         """Upstream strips values, and with them the last byte of some names."""
-        headers = dict(header.split(": ", 1) for header in headers_ext or ())
-        if self.token_file is not None:
-            headers["Authorization"] = f"Bearer {self.token_file.read()}"
-        return headers
+        return headers_ext or _NO_HEADERS
+
+    def get_url(self, path: str) -> str:
+        """Upstream formats it for each request."""
+        return self._origin + path
 
 
 class WebDavProtocol(StorageProtocol):
@@ -99,17 +95,37 @@ class WebDavProtocol(StorageProtocol):
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._reader = DavReader(endpoint, self._request)
+        self._credentials = Credentials(endpoint)
+        self._server = DavServer(endpoint, self._request, self._look)
+        self._reader = DavReader(self._server)
+        self._writer = DavWriter(self._reader)
+        self._copier = ThirdParty(self._server)
+        self._macaroons = MacaroonIssuer(self._server) if endpoint.gives_macaroons else None
         self._lock = threading.Lock()
+        self._probing = threading.Lock()
         self._pid = 0
         self._client_of_pid: _StorageClient | None = None
-        self._folders: dict[str, None] = {}
-        self._literal_destination: bool | None = None
+
+    # -- what it can do ---------------------------------------------------------------------------
 
     @property
     @override
-    def capabilities(self) -> Capabilities:
-        return self._reader.profile().capabilities
+    def abilities(self) -> Abilities:
+        return self._server.abilities
+
+    @override
+    def probe(self) -> Abilities:
+        with self._probing:
+            if self._server.is_to_be_tried():
+                trial = Probe(self._reader, self._writer, self._copier, self._credentials.authorization())
+                self._server.remember(trial.run(self.abilities))
+        return self.abilities
+
+    @override
+    def remember(self, abilities: Abilities) -> None:
+        self._server.remember(abilities)
+
+    # -- reading ----------------------------------------------------------------------------------
 
     @override
     def stat(self, path: str, *, digest: bool = False) -> FileStat:
@@ -120,129 +136,84 @@ class WebDavProtocol(StorageProtocol):
         return self._reader.digest(path)
 
     @override
-    def read(self, path: str) -> Generator[bytes, None, None]:
-        return self._reader.read(path)
+    def fingerprint(self, path: str, expected: int) -> FileStat:
+        return self._reader.fingerprint(path, expected)
+
+    @override
+    def read(self, path: str, *, watch: Watch | None = None) -> Generator[bytes, None, None]:
+        return self._reader.read(path, watch=watch)
+
+    @override
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        if self.abilities.ranges:
+            part = self._reader.read_range(path, start, length)
+            if part is not None:
+                return part
+            self._server.learn(ranges=False)
+        return super().read_range(path, start, length)
 
     @override
     def list_directory(self, path: str) -> list[DirectoryEntry]:
+        if not self.abilities.list_directory:
+            raise self._cannot("list folders", path)
         return self._reader.list_directory(path)
 
+    # -- changing ---------------------------------------------------------------------------------
+
     @override
-    def write(self, path: str, chunks: Iterable[bytes], size: int) -> None:
-        url_path = self._reader.url_path(path)
-        body = SizedBody(chunks, size, rse=self.endpoint.rse, path=path)
-        try:
-            with self._reader.transfer_of(size):
-                self._request("put", url_path, path, data=body if size else b"".join(body))
-        except RSEError as error:
-            self._folders.pop(parent_of(path), None)
-            self._discard(path)
-            if body.error is not None:
-                raise body.error from error
-            if isinstance(error, Unavailable) and body.sent:
-                raise TransferFailed(
-                    f"{self.endpoint.rse}: the connection broke off after {body.sent} of {size} bytes of {path}; "
-                    "try again, and see whether the storage is full.",
-                    rse=self.endpoint.rse,
-                    path=path,
-                ) from error
-            raise
-        except BaseException:
-            self._discard(path)
-            raise
+    def write(
+        self,
+        path: str,
+        chunks: Iterable[bytes],
+        size: int,
+        *,
+        only_new: bool = False,
+        watch: Watch | None = None,
+    ) -> None:
+        self._writer.write(path, chunks, size, only_new=only_new, watch=watch)
 
     @override
     def move(self, source: str, destination: str, *, replace: bool = False) -> None:
-        source_url, destination_url = self._reader.url_path(source), self._reader.url_path(destination)
-        if self._is_there(destination, only_folder=replace):
-            raise self._occupied(destination)
-        if "%" in destination_url and self._takes_destination_literally():
-            # XRootD trims blanks and non-ASCII bytes off the end of a header, and cuts the path at '?'.
-            destination_url = _as_header(f"{self.endpoint.root}/{destination}?end")
-        self._move(source_url, source, destination_url, replace=replace)
+        self._writer.move(source, destination, replace=replace)
 
     @override
     def delete(self, path: str) -> bool:
-        url_path = self._reader.url_path(path)
-        try:
-            if (
-                not self._reader.profile().is_xrootd
-                and self._reader.stat_by_propfind(path, url_path).is_directory
-            ):
-                raise Unsupported(
-                    f"{self.endpoint.rse}: {path} is a folder; only files are removed.",
-                    rse=self.endpoint.rse,
-                    path=path,
-                )
-            self._request("delete", url_path, path)
-        except NotFound:
-            return False
-        return True
+        return self._writer.delete(path)
 
     @override
     def make_parents(self, path: str) -> None:
-        self._reader.url_path(path)
-        folder = parent_of(path)
-        if folder in self._folders:
-            return
-        missing: list[str] = []
-        while not self._made(folder):
-            missing.append(folder)
-            if not folder:
-                raise NotFound(
-                    f"{self.endpoint.rse}: the prefix {self.endpoint.prefix} does not exist; make it on the server.",
-                    rse=self.endpoint.rse,
-                    path="",
-                )
-            folder = parent_of(folder)
-        for folder in reversed(missing):
-            if not self._made(folder):
-                raise NotFound(
-                    f"{self.endpoint.rse}: folder {folder} could not be made; look at the storage's permissions.",
-                    rse=self.endpoint.rse,
-                    path=folder,
-                )
+        self._writer.make_parents(path)
+
+    # -- copying by itself ------------------------------------------------------------------------
 
     @override
-    def pull(
-        self,
-        source_url: str,
-        path: str,
-        *,
-        size: int = 0,
-        source_token: str | None = None,
-        on_progress: Progress | None = None,
-        cancelled: Cancelled | None = None,
-    ) -> None:
-        if not source_url.startswith(("http://", "https://")):
-            # XRootD 5.5.3 reads file:///etc/passwd and puts it into its report.
-            raise Unsupported(
-                f"{self.endpoint.rse}: a storage pulls from http and https only; stream the file through a worker.",
-                rse=self.endpoint.rse,
-                path=path,
-            )
-        headers = [
-            f"Source: {source_url}",
-            "Overwrite: F",
-            "Credential: none",
-            "RequireChecksumVerification: false",
-        ]
-        if source_token is not None:
-            headers.append(f"TransferHeaderAuthorization: Bearer {source_token}")
-        with self._reader.transfer_of(size):
+    def pull(self, source: OtherSide, path: str, *, size: int = 0, watch: Watch | None = None) -> None:
+        try:
+            self._copier.pull(source, path, size=size, watch=watch)
+        except NotFound as error:
+            if error.rse == self.endpoint.rse:
+                self._writer.forget_folder_of(path)
+            raise
+
+    @override
+    def push(self, path: str, destination: OtherSide, *, size: int = 0, watch: Watch | None = None) -> None:
+        self._copier.push(path, destination, size=size, watch=watch)
+
+    @override
+    def delegate(self, path: str, *, writes: bool, seconds: float) -> str | None:
+        if self._macaroons is None or not self._credentials.are_needed:
+            return self._credentials.to_hand_on()
+        try:
+            return f"Bearer {self._macaroons.request(path, writes=writes, seconds=seconds)}"
+        except Unsupported as refused:
             try:
-                response = self._request("pull", self._reader.url_path(path), path, headers=headers)
-            except NotFound:
-                self._folders.pop(parent_of(path), None)
-                raise
-            with response:
-                follow_report(
-                    self._report_pieces(response, path),
-                    rse=self.endpoint.rse,
-                    path=path,
-                    on_progress=on_progress,
-                    cancelled=cancelled,
-                )
+                return self._credentials.to_hand_on()
+            except Unsupported:
+                raise refused from None
+
+    @override
+    def receiving(self, size: int) -> AbstractContextManager[None]:
+        return self._server.transfer_of(size)
 
     @override
     def close(self) -> None:
@@ -264,6 +235,16 @@ class WebDavProtocol(StorageProtocol):
                 self._pid = os.getpid()
             return self._client_of_pid
 
+    def _look(self, action: str, url_path: str, path: str) -> Answer | None:
+        """Make one request to which 404 is an answer like others: the name of most copies is free."""
+        sent = self._credentials.authorization()
+        try:
+            return self._exchange(action, url_path, path, sent, data=None, headers=None, patience=None)
+        except RemoteResourceNotFound:
+            return None
+        except WebDavException as error:
+            raise self._refused(error, action, path) from error
+
     def _request(
         self,
         action: str,
@@ -271,115 +252,80 @@ class WebDavProtocol(StorageProtocol):
         path: str,
         *,
         data: SizedBody | bytes | None = None,
-        headers: list[str] | None = None,
+        headers: dict[str, str] | None = None,
         read_timeout: float | None = None,
+        attention: Attention | None = None,
     ) -> Answer:
         """Make one request; whatever goes wrong comes out as this package's error."""
+        sent = self._credentials.authorization()
+        patience = None if read_timeout is None and attention is None else (read_timeout, attention)
         try:
-            client = self._client()
-            with nullcontext() if read_timeout is None else client.session.read_timeout(read_timeout):
-                response: Answer = client.execute_request(action, url_path, data, headers)
+            return self._send(action, url_path, path, sent, data=data, headers=headers, patience=patience)
+        except AccessDenied:
+            renewed = (
+                None if sent is None or isinstance(data, SizedBody) else self._credentials.authorization()
+            )
+            if renewed == sent:
+                raise
+        return self._send(action, url_path, path, renewed, data=data, headers=headers, patience=patience)
+
+    def _send(
+        self,
+        action: str,
+        url_path: str,
+        path: str,
+        authorization: str | None,
+        *,
+        data: SizedBody | bytes | None,
+        headers: dict[str, str] | None,
+        patience: _Patience | None,
+    ) -> Answer:
+        try:
+            response = self._exchange(
+                action, url_path, path, authorization, data=data, headers=headers, patience=patience
+            )
         except WebDavException as error:
-            status, text = _refusal(error)
-            raise error_of_status(status, text, _VERBS[action], self.endpoint.rse, path) from error
-        except (HTTPError, OSError) as error:
-            raise error_of_connection(error, _VERBS[action], self.endpoint.rse, path) from error
+            raise self._refused(error, action, path) from error
         if response.status_code >= 300 and not _is_slash_missing(response):
-            text = response.headers.get("Location", "")
+            text = response.headers.get("location", "")
             raise error_of_status(response.status_code, text, _VERBS[action], self.endpoint.rse, path)
         return response
 
-    def _is_there(self, path: str, *, only_folder: bool = False) -> bool:
+    def _exchange(
+        self,
+        action: str,
+        url_path: str,
+        path: str,
+        authorization: str | None,
+        *,
+        data: SizedBody | bytes | None,
+        headers: dict[str, str] | None,
+        patience: _Patience | None,
+    ) -> Answer:
+        """Have webdavclient3 make one request."""
+        if authorization is not None:
+            headers = {**(headers or _NO_HEADERS), "Authorization": authorization}
         try:
-            found = self.stat(path)
-        except NotFound:
-            return False
-        return found.is_directory or not only_folder
+            client = self._client()
+            if patience is None:
+                answer: Answer = client.execute_request(action, url_path, data, headers)
+            else:
+                with client.session.patience(*patience):
+                    answer = client.execute_request(action, url_path, data, headers)
+        except OSError as error:
+            raise error_of_connection(error, _VERBS[action], self.endpoint.rse, path) from error
+        return answer
 
-    # -- changing ---------------------------------------------------------------------------------
-
-    def _made(self, folder: str) -> bool:
-        """Make a folder; False if the one above it is missing."""
-        if folder in self._folders:
-            return True
-        try:
-            self._request("mkcol", f"{self._reader.url_path(folder).rstrip('/')}/", folder)
-        except NotFound:
-            return False
-        except (Unsupported, AccessDenied, AlreadyExists, TransferFailed) as error:
-            try:
-                found = self.stat(folder)
-            except NotFound:
-                raise error from None
-            if not found.is_directory:
-                raise self._occupied(folder) from error
-        if len(self._folders) >= _KNOWN_FOLDERS:
-            self._folders.clear()
-        self._folders[folder] = None
-        return True
-
-    def _move(self, source_url: str, source: str, destination_url: str, *, replace: bool = False) -> None:
-        overwrite = "T" if replace else "F"
-        headers = [f"Destination: {self.endpoint.origin}{destination_url}", f"Overwrite: {overwrite}"]
-        self._request("move", source_url, source, headers=headers)
-
-    def _takes_destination_literally(self) -> bool:
-        """Find out, once, whether `%41` in Destination makes an `A` or a file that is called `%41`.
-
-        XRootD 5.5.3 does not decode it (measured). An empty file of our own tells, so that no file of
-        anybody's is touched.
-        """
-        if not self._reader.profile().is_xrootd:
-            return False
-        if self._literal_destination is None:
-            trial = f".arriero-{uuid.uuid4().hex}"
-            try:
-                self.write(trial, [], 0)
-                destination = _as_header(f"{self.endpoint.root}/{trial}%41")
-                self._move(self._reader.url_path(trial), trial, destination)
-                self._literal_destination = not self._is_there(f"{trial}A")
-            finally:
-                for name in (trial, f"{trial}A", f"{trial}%41"):
-                    self.delete(name)
-        return self._literal_destination
-
-    def _discard(self, path: str) -> None:
-        """Remove what a broken write has left; twice, since the server may notice the break only later."""
-        for pause in (0.0, 0.2):
-            time.sleep(pause)
-            try:
-                if self.delete(path):
-                    return
-            except RSEError:
-                return
-
-    def _report_pieces(self, response: Answer, path: str) -> Iterator[bytes]:
-        try:
-            yield from response.arriving_pieces(MARKER_SILENCE)
-        except (HTTPError, OSError) as error:
-            raise error_of_broken_read(error, self.endpoint.rse, path) from error
-
-    def _occupied(self, path: str) -> AlreadyExists:
-        return AlreadyExists(
-            f"{self.endpoint.rse}: {path} is there already; nothing is overwritten: remove or rename it.",
-            rse=self.endpoint.rse,
-            path=path,
-        )
+    def _refused(self, error: WebDavException, action: str, path: str) -> RSEError:
+        """Error of ours for one of webdavclient3."""
+        if isinstance(error, ResponseErrorCode):
+            status, text = error.code, error.message
+        else:
+            status, text = next((status for kind, status in _REFUSALS if isinstance(error, kind)), 500), ""
+        return error_of_status(status, text, _VERBS[action], self.endpoint.rse, path)
 
 
 def _is_slash_missing(response: Answer) -> bool:
     """Apache, lighttpd and nginx redirect from a folder to the same with a slash."""
-    location = urlsplit(response.headers.get("Location", "")).path
+    location = urlsplit(response.headers.get("location", "")).path
     return response.status_code == 301 and location == response.url_path + "/"
-
-
-def _as_header(text: str) -> str:
-    """Give a text in the form in which `http.client` sends it as UTF-8."""
-    return text.encode().decode("latin-1")
-
-
-def _refusal(error: WebDavException) -> tuple[int, str | bytes]:
-    """Status and text of an answer that webdavclient3 turned into an exception."""
-    if isinstance(error, ResponseErrorCode):
-        return error.code, error.message
-    return next((status for kind, status in _REFUSALS if isinstance(error, kind)), 500), ""
