@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from unittest.mock import Mock
 
 import pytest
@@ -11,10 +12,12 @@ from arriero.registry.schema.base import after
 from arriero.registry.schema.tables import bad_replicas, replica_checks, scrubbed_rses, storage_findings
 from arriero.registry.services.storage_findings import settle_findings
 from arriero.registry.states import BadReplicaState, ReplicaState, RuleState
+from arriero.rse.davserver import READ_RATHER_THAN_ASK
 from arriero.scheduler.evaluate import Evaluator
 from arriero.scheduler.scrub import Scrubber, ScrubSummary
 from arriero.scheduler.transfer import TransferRunner
 from support.audited import DAY_S, age, age_replicas, findings
+from support.installation import wait_until
 from support.rse_copies import pool
 from support.rse_endpoints import endpoint_of
 from support.scheduling import dids, events, locks, replicas, requests
@@ -292,7 +295,11 @@ def test_a_trusted_digest_saves_the_reading(catalogue, services, pool, tmp_path)
     folder = tmp_path.name
     writing = pool.get(endpoint_of(server, folder=folder))
     writing.make_parents("raw/f")
-    writing.write("raw/f", [b"as it was"], 9)
+    # smaller files are read rather than asked for on a server whose digests may end it
+    content = b"as it was" * (READ_RATHER_THAN_ASK // 9 + 1)
+    writing.write("raw/f", [content], len(content))
+    path = server.data_dir / folder / "raw" / "f"
+    wait_until(lambda: "user.XrdCks.adler32" in os.listxattr(path), "the digest is stored")
     protocol = {
         "scheme": "http",
         "hostname": "127.0.0.1",
@@ -301,10 +308,9 @@ def test_a_trusted_digest_saves_the_reading(catalogue, services, pool, tmp_path)
     }
     attributes = {"lfn2pfn_algorithm": "identity", "scrub_by_digest": "true"}
     rse = catalogue.rse("IN2P3", protocol=protocol, attributes=attributes)
-    file = add_file(catalogue, "f", b"as it was")
-    catalogue.replicas([file], rse, size=9)
+    file = add_file(catalogue, "f", content)
+    catalogue.replicas([file], rse, size=len(content))
     age_replicas(catalogue.database)
-    path = server.data_dir / folder / "raw" / "f"
     sites = Sites(catalogue, {}, {"IN2P3": rse}, {}, {"f": file}, 0, pool)
     assert sites.scrub().good == 1
     flip(path)
