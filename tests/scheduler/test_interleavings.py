@@ -48,6 +48,14 @@ PAIRS = [
     ("remove rule", "remove other", "shared", ALWAYS),
     ("remove rule", "claim deletion", "", ALWAYS),
     ("claim deletion", "delete source", "", ALWAYS),
+    ("reap", "reap source", "no old, let go", SOME),
+    ("reap", "reap", "no old, let go", SOME),
+    ("reap", "evaluate", "no old, let go", SOME),
+    ("reap", "add rule", "no old, let go", ALWAYS),
+    ("reap", "claim deletion", "no old, let go", ALWAYS),
+    ("reap", "delete source", "no old, let go", ALWAYS),
+    ("reap", "declare bad", "no old, let go", ALWAYS),
+    ("reap", "register", "no old, let go", SOME),
 ]
 
 

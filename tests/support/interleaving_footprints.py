@@ -44,7 +44,9 @@ EVERY = "*"
 """Instead of columns: all of a row, and whether it is there."""
 
 _TABLES = rules.metadata.tables
-DIARIES = frozenset({"audit_log", "events", "rule_history", "request_history", "contents_history"})
+DIARIES = frozenset(
+    {"audit_log", "events", "rule_history", "request_history", "contents_history", "deletion_history"}
+)
 """Only ever appended to, with keys of their own, and read by no operation here."""
 
 _WORD = re.compile(r"\b[a-z_]+\b")

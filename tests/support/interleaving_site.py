@@ -24,6 +24,10 @@ from arriero.registry.services.rule_specs import RuleSpec
 from arriero.registry.services.rules import add_rules
 from arriero.registry.states import BadReplicaState, DidType, Role
 from arriero.scheduler.claim import claim_requests
+from arriero.scheduler.deletion_claim import claim_deletions
+from arriero.scheduler.deletion_reports import Outcome
+from arriero.scheduler.deletion_reports import Report as Deleted
+from arriero.scheduler.deletion_settle import settle_deletions
 from arriero.scheduler.evaluate import Evaluator
 from arriero.scheduler.reports import Transfer, success
 from arriero.scheduler.settle import settle
@@ -59,9 +63,19 @@ class Site:
         Rule ``old`` is there.
     suspended
         It is, but somebody has suspended it.
+    let_go
+        The first file is verified at SLAC and LANCS, and nobody holds it at either: deletion may take one of them.
     """
 
-    def __init__(self, url: str, *, shared: bool = False, old: bool = True, suspended: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        shared: bool = False,
+        old: bool = True,
+        suspended: bool = False,
+        let_go: bool = False,
+    ) -> None:
         self._plain = psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://"), autocommit=True)
         # nobody waits for the disk here, and small plans need no compiler
         for setting in ("synchronous_commit = off", "jit = off"):
@@ -71,6 +85,8 @@ class Site:
         self.context: Context = self.catalogue.context
         self.root = Actor(self.catalogue.account_id, "root", Role.ADMIN)
         self._build(shared=shared, old=old, suspended=suspended)
+        if let_go:
+            self._let_go()
         self._tables = [
             row[0]
             for row in self._plain.execute(
@@ -111,6 +127,16 @@ class Site:
             update_rule(self.context, self.root, fixed("old").hex, {"state": "SUSPENDED"})
         with self.database.transaction() as tx:
             tx.execute(text("UPDATE evaluations SET not_before = not_before - interval '1 hour'"))
+
+    def _let_go(self) -> None:
+        with self.database.transaction() as tx:
+            first = "(SELECT min(id) FROM dids WHERE type = 'FILE')"
+            tx.execute(
+                text(
+                    "UPDATE replicas SET tombstone = created_at - interval '1 hour', purge = true, "
+                    f"verified_at = created_at WHERE file_id = {first} AND state = 'AVAILABLE'"
+                )
+            )
 
     def _save(self) -> str:
         """Keep every row; give the statement that brings it all back."""
@@ -282,6 +308,21 @@ def _delete(rse: str) -> Operation:
     )
 
 
+def _reap(rse: str) -> Operation:
+    """Claim what may go at an RSE, and report that it has gone."""
+
+    def work(site: Site, session: Session) -> object:
+        with site.database.snapshot() as connection:
+            rse_id = connection.scalar(text("SELECT id FROM rses WHERE name = :name"), {"name": rse})
+        claim = session.database.run(
+            lambda tx: claim_deletions(tx, rse_id, session.name, limit=100, most=100, lease_s=LEASE_S)
+        )
+        reports = [Deleted(one, Outcome.DONE) for one in claim.deletions]
+        return settle_deletions(site.context_of(session), rse_id, session.name, reports)
+
+    return work
+
+
 def _register(site: Site, session: Session) -> None:
     new = [NewReplica("raw", "file-000000", 1000, "0a0b0c0d")]
     add_replicas(site.context_of(session), site.root, "IN2P3", new)
@@ -315,6 +356,8 @@ OPERATIONS: dict[str, Operation] = {
     "remove new": _remove("new"),
     "claim deletion": _delete("LANCS"),
     "delete source": _delete("SLAC"),
+    "reap": _reap("LANCS"),
+    "reap source": _reap("SLAC"),
     "register": _register,
     "declare bad": _declare,
     "resume": _update("old", state="INJECT"),

@@ -86,6 +86,7 @@ class Sites:
                 "old": "no old" not in kind,
                 "shared": "shared" in kind,
                 "suspended": "suspended" in kind,
+                "let_go": "let go" in kind,
             }
             self._made[kind] = (url, Site(url, **options), Stepper(url, 3))
         return self._made[kind][1:]
