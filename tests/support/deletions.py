@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import zlib
 from collections.abc import Callable, Sequence
@@ -71,7 +72,6 @@ class Storages:
             "port": server.port,
             "prefix": f"{server.prefix}/{folder}",
         }
-        self._server = server
         return self._add(name, server.data_dir / folder, protocol, attributes)
 
     def _add(self, name: str, root: Path, protocol: dict[str, Any], attributes: dict[str, str]) -> int:
@@ -121,11 +121,16 @@ class Storages:
         path = self.path(rse_id, name)
         path.write_bytes(content)
         path.chmod(0o666)
-        owner = path.parent.stat()
-        if path.stat().st_uid != owner.st_uid:
-            import os
+        _hand_over(path)
 
-            os.chown(path, owner.st_uid, owner.st_gid)
+    def make_folder(self, path: Path, *, with_file: bool) -> None:
+        """Have a folder lie where a file should be, for whoever serves it."""
+        path.mkdir()
+        path.chmod(0o777)
+        _hand_over(path)
+        if with_file:
+            (path / "inside").write_bytes(b"x")
+            _hand_over(path / "inside")
 
     def let_go(self, ids: Sequence[int], rse_id: int, *, purge: bool = False, age_s: float = 60.0) -> None:
         """Give replicas a tombstone; of several the first is the oldest."""
@@ -191,6 +196,13 @@ class Storages:
         count = select(func.count()).select_from(replicas).where(*here).scalar_subquery()
         query = select(dids.c.id, count.label("copies")).where(dids.c.type == "FILE")
         return {row.id: row.copies for row in self.catalogue.rows(query)}
+
+
+def _hand_over(path: Path) -> None:
+    """Have a path belong to whoever its folder belongs to: the server."""
+    owner = path.parent.stat()
+    if path.stat().st_uid != owner.st_uid:
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def in_thread(work: Callable[[], object]) -> threading.Thread:
