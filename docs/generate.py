@@ -35,7 +35,7 @@ def settings_page() -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    value = field.default
+    value = field.get_default(call_default_factory=True)
     if value is None:
         return ""
     if isinstance(value, SecretStr):
