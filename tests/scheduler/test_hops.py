@@ -12,6 +12,7 @@ from sqlalchemy import select
 from arriero.registry.schema.tables import hops, links
 from arriero.registry.states import ReplicaState, RequestState, RuleState
 from arriero.rse.errors import TransferFailed
+from arriero.scheduler.copy_ends import CopyEnds
 from arriero.scheduler.core.route import PENALTY, route
 from arriero.scheduler.evaluate import Evaluator
 from arriero.scheduler.hops import MULTIHOP
@@ -122,7 +123,7 @@ def test_without_rses_to_stop_at_the_file_is_copied_straight(catalogue, two_site
 
 def test_hops_that_ended_with_their_worker_are_taken_up_by_a_sweep(catalogue, chain, monkeypatch):
     wanted(catalogue, chain[0], 2)
-    monkeypatch.setattr(TransferRunner, "_go_on", lambda *_: None)
+    monkeypatch.setattr(CopyEnds, "_go_on", lambda *_: None)
     run(catalogue, ScriptedMover())
     assert catalogue.count(hops) == 2
     monkeypatch.undo()

@@ -3,15 +3,12 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from sqlalchemy import Connection, exists, select
 
 from arriero.registry.dialect import id_rows, is_found
-from arriero.registry.errors import InvalidInput
+from arriero.registry.rse_credentials import Credentials, RseCredentials
 from arriero.registry.schema.base import after
 from arriero.registry.schema.tables import (
     bad_replicas,
@@ -35,42 +32,6 @@ from arriero.scheduler.traffic import Traffic
 
 SUSPICIOUS_S = 3 * 86400.0
 """How long a copy counts as suspicious after somebody has said so, seconds; Rucio's three days."""
-
-
-class RseCredentials(BaseModel):
-    """Where the credentials for an RSE are read from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ca_bundle: str | None = None
-    token_file: str | None = None
-
-
-Credentials = Mapping[str, RseCredentials]
-
-
-def read_credentials(path: Path | None) -> Credentials:
-    """Read the file that says where each RSE's credentials are.
-
-    Parameters
-    ----------
-    path
-        YAML: for each RSE name, ``ca_bundle`` and ``token_file``; None for no credentials at all.
-
-    Raises
-    ------
-    InvalidInput
-        It cannot be read, or holds something else.
-    """
-    if path is None:
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-        return TypeAdapter(dict[str, RseCredentials]).validate_python(content)
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise InvalidInput(
-            f"credentials file {path}: {error}; it holds ca_bundle and token_file for each RSE name"
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import Connection, select
 
+from arriero.registry.rse_credentials import RseCredentials, read_credentials
 from arriero.registry.schema.tables import dids, replicas, rses, scopes
 from arriero.registry.services.bad_replicas import Sayer
 from arriero.registry.services.context import Context
@@ -21,7 +22,6 @@ from arriero.rse.lfn2pfn import path_for
 from arriero.rse.pool import ProtocolPool
 from arriero.rse.protocol import StorageProtocol
 from arriero.rse.types import Endpoint
-from arriero.scheduler.plan import RseCredentials, read_credentials
 from arriero.scheduler.rse_catalogue import Rse, load_rses
 from arriero.scheduler.scrub_doubts import ask_for_doubted
 from arriero.scheduler.scrub_queue import Check, claim_checks, due_rses

@@ -4,7 +4,7 @@ A fixed number of statements a batch. A report counts only by compare-and-set on
 worker that was given up is not believed (DESIGN 4.1). Nothing is rung from here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -41,7 +41,13 @@ class Settled:
     """Rules that have to be looked at now."""
 
 
-def settle(database: Database, reports: Sequence[Report], *, stuck_retry_s: float) -> Settled:
+def settle(
+    database: Database,
+    reports: Sequence[Report],
+    *,
+    stuck_retry_s: float,
+    note: Callable[[Connection, Settled], None] | None = None,
+) -> Settled:
     """Settle a batch in one transaction.
 
     Parameters
@@ -50,6 +56,8 @@ def settle(database: Database, reports: Sequence[Report], *, stuck_retry_s: floa
         At most one counts for each request, the last.
     stuck_retry_s
         When a rule with a failed copy is looked at again, seconds.
+    note
+        Writes what else belongs into the transaction; given what became of the batch.
 
     Raises
     ------
@@ -61,13 +69,27 @@ def settle(database: Database, reports: Sequence[Report], *, stuck_retry_s: floa
         return Settled()
     for _ in range(_TRIES):
         try:
-            result = database.run(partial(_settle, reports=batch, stuck_retry_s=stuck_retry_s))
+            result = database.run(
+                partial(_settle_and_note, reports=batch, stuck_retry_s=stuck_retry_s, note=note)
+            )
         except RulesJoined:
             continue
         if result.discarded:
             log.warning("reports of another worker's requests discarded", count=result.discarded)
         return result
     raise Busy("rules keep coming to the replicas of this batch; settle it again")
+
+
+def _settle_and_note(
+    tx: Connection,
+    reports: Sequence[Report],
+    stuck_retry_s: float,
+    note: Callable[[Connection, Settled], None] | None,
+) -> Settled:
+    result = _settle(tx, reports, stuck_retry_s)
+    if note is not None:
+        note(tx, result)
+    return result
 
 
 def _settle(tx: Connection, reports: Sequence[Report], stuck_retry_s: float) -> Settled:

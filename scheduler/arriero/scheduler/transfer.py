@@ -6,7 +6,7 @@ is ended, and its report would not count anyway.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,20 +15,19 @@ from sqlalchemy import Connection
 
 from arriero.registry.errors import Busy
 from arriero.registry.ports import Bell
+from arriero.registry.rse_credentials import read_credentials
 from arriero.registry.services.context import Context
 from arriero.rse.pool import ProtocolPool
-from arriero.scheduler import hops
-from arriero.scheduler.claim import ClaimedRequest, claim_requests, extend_leases
-from arriero.scheduler.core.breaker import DOWN, FIRST_WAIT_S
+from arriero.scheduler.claim import extend_leases
+from arriero.scheduler.copy_ends import CopyEnds
 from arriero.scheduler.held_leases import HeldLeases
 from arriero.scheduler.lanes import Place, find_lanes
 from arriero.scheduler.mover import Finished, Mover, ThreadMover
-from arriero.scheduler.plan import PlannedCopy, Unplanned, plan_copies, read_credentials
-from arriero.scheduler.reports import Outcome, Report, Transfer, failure, released, success
+from arriero.scheduler.reports import Report
 from arriero.scheduler.rse_catalogue import RseCatalogue, load_rses
-from arriero.scheduler.settle import Settled, settle
-from arriero.scheduler.traffic import Link, Traffic, load_traffic, note_probes
-from arriero.scheduler.traffic_record import CopyOutcome, record
+from arriero.scheduler.settle import Settled
+from arriero.scheduler.take import Taken, ask_for_hops, take
+from arriero.scheduler.traffic import Link, load_traffic
 from arriero.scheduler.workers import TIME_BUDGET_S, never, worker_name
 
 log = structlog.get_logger(__name__)
@@ -101,17 +100,6 @@ class _Run:
         self.reports.extend(reports)
 
 
-@dataclass(slots=True)
-class _Taken:
-    """What one claim has brought."""
-
-    traffic: Traffic
-    beyond: Place | None
-    claimed: Sequence[ClaimedRequest] = ()
-    planned: Sequence[PlannedCopy] = ()
-    unplanned: Sequence[Unplanned] = ()
-
-
 class TransferRunner:
     """Works on the queue of requests.
 
@@ -137,6 +125,7 @@ class TransferRunner:
     ) -> None:
         self._context = context
         self._settings = context.settings
+        self._ends = CopyEnds(context)
         self._pool = pool or ProtocolPool()
         threads = context.settings.transfer_threads
         self._make_mover = make_mover or (lambda: ThreadMover(self._pool, threads=threads))
@@ -199,12 +188,10 @@ class TransferRunner:
             return 0
         run.summary.claimed += len(taken.claimed)
         run.held.add(taken.claimed)
-        wanted = [hops.Hop(one.request, one.hop_id) for one in taken.unplanned if one.hop_id is not None]
-        if wanted:
-            self._context.database.run(lambda tx: hops.ask_for(tx, wanted))
+        ask_for_hops(self._context.database, taken)
         run.links.update(copy.link for copy in taken.planned)
         run.mover.submit(taken.planned, taken.traffic.slots(run.links))
-        run.note((), [self._report_unplanned(fault) for fault in taken.unplanned])
+        run.note((), [self._ends.unplanned(fault) for fault in taken.unplanned])
         return len(taken.claimed)
 
     def _known(self) -> RseCatalogue:
@@ -214,70 +201,21 @@ class TransferRunner:
                 self._catalogue = time.monotonic(), load_rses(connection)
         return self._catalogue[1]
 
-    def _claim(self, tx: Connection, *, known: RseCatalogue, limit: int, beyond: Place | None) -> _Taken:
+    def _claim(self, tx: Connection, *, known: RseCatalogue, limit: int, beyond: Place | None) -> Taken:
         settings = self._settings
         traffic = load_traffic(tx, known, settings.activity_shares)
         lanes, more = find_lanes(tx, beyond=beyond)
-        taken = _Taken(traffic, more)
-
-        def choose_sources(claimed: Sequence[ClaimedRequest]) -> Mapping[int, int]:
-            if any(request.destination_id not in traffic.known.by_id for request in claimed):
-                traffic.known = load_rses(tx)
-            taken.planned, taken.unplanned = plan_copies(tx, claimed, traffic, self._credentials)
-            return {copy.request.id: copy.source_id for copy in taken.planned}
-
-        taken.claimed = claim_requests(
+        taken = take(
             tx,
             self._owner,
             limit=limit,
             lease_s=settings.transfer_lease_s,
             traffic=traffic,
             lanes=lanes,
-            choose_sources=choose_sources,
+            credentials=self._credentials,
         )
-        note_probes(tx, traffic.probed)
+        taken.beyond = more
         return taken
-
-    def _reports(self, finished: Sequence[Finished]) -> list[Report]:
-        """Learn from copies that have ended, and say what becomes of their requests."""
-        ids = {rse.name: rse.id for rse in self._known().by_id.values()}
-        outcomes = [_outcome(one, ids) for one in finished if one.code != "cancelled"]
-        down = self._context.database.run(lambda tx: record(tx, outcomes))
-        return [self._report(one, ids.get(one.rse or "") in down and one.code in DOWN) for one in finished]
-
-    def _report(self, finished: Finished, is_down: bool) -> Report:
-        copy = finished.copy
-        order = copy.order
-        result = finished.result
-        transfer = Transfer(
-            mode=None if result is None else result.mode,
-            seconds=None if result is None else result.seconds,
-            source_rse=order.source.rse,
-            source_url=order.source.pfn(order.source_path),
-            destination_url=order.destination.pfn(order.destination_path),
-            scheme=order.destination.scheme,
-        )
-        if result is not None:
-            return success(copy.request, transfer)
-        if finished.code == "cancelled":
-            return released(copy.request, finished.reason)
-        if is_down:
-            # no fault of the file: no attempt is spent while the RSE is down
-            return released(copy.request, finished.reason, code=finished.code, delay_s=FIRST_WAIT_S)
-        return failure(
-            copy.request,
-            self._settings,
-            finished.code,
-            finished.reason,
-            retryable=finished.retryable,
-            alternatives=copy.alternatives,
-            transfer=transfer,
-        )
-
-    def _report_unplanned(self, fault: Unplanned) -> Report:
-        if fault.wait_s is not None:
-            return released(fault.request, fault.reason, code=fault.code, delay_s=fault.wait_s)
-        return failure(fault.request, self._settings, fault.code, fault.reason, retryable=fault.retryable)
 
     def _settle_when_due(self, run: _Run) -> None:
         if not run.ended:
@@ -287,29 +225,17 @@ class TransferRunner:
         if not alone and run.ended < self._settings.transfer_batch and waited < LINGER_S:
             return
         finished, run.finished = run.finished, []
-        run.reports.extend(self._reports(finished))
+        run.reports.extend(self._ends.reports(finished, self._known()))
         batch, run.reports = run.reports, []
         try:
-            result = settle(self._context.database, batch, stuck_retry_s=self._settings.stuck_retry_s)
+            result = self._ends.settle(batch)
         except Busy as error:
             log.warning("batch not settled yet", reports=len(batch), cause=error.code)
             run.reports = batch
             return
         run.held.drop(batch)
         run.summary.add(result)
-        self._go_on(batch)
         self._adapt(run)
-        if result.evaluations:
-            self._context.doorbell.ring(Bell.EVALUATIONS)
-
-    def _go_on(self, batch: Sequence[Report]) -> None:
-        """Have what waits for copies of this batch looked at again."""
-        ended = [(one.file_id, one.rse_id) for one in batch if one.outcome is not Outcome.RELEASED]
-        with self._context.database.snapshot() as connection:
-            found = hops.are_hops(connection, ended)
-        if found:
-            self._context.database.run(lambda tx: hops.go_on(tx, found))
-            self._context.doorbell.ring(Bell.REQUESTS)
 
     def _adapt(self, run: _Run) -> None:
         """Hold what is copied in `AHEAD_S`: short copies are taken and settled in large batches, long ones left to others."""
@@ -319,21 +245,6 @@ class TransferRunner:
     def _extend(self, ids: list[int]) -> frozenset[tuple[int, int]]:
         lease_s = self._settings.transfer_lease_s
         return self._context.database.run(lambda tx: extend_leases(tx, self._owner, ids, lease_s=lease_s))
-
-
-def _outcome(finished: Finished, ids: Mapping[str, int]) -> CopyOutcome:
-    copy, result = finished.copy, finished.result
-    return CopyOutcome(
-        copy.source_id,
-        copy.request.destination_id,
-        bytes=0 if result is None else copy.request.bytes,
-        seconds=0.0 if result is None else result.seconds,
-        mode=None if result is None else result.mode,
-        mode_reason=None if result is None else result.mode_reason,
-        code=finished.code or None,
-        reason=finished.reason[:1000] or None,
-        blamed_id=ids.get(finished.rse or ""),
-    )
 
 
 def _figures(summary: RunSummary) -> dict[str, int]:

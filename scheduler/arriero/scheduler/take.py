@@ -1,0 +1,75 @@
+"""Takes requests and plans their copies in one transaction; for workers of the centre, and for the movers of sites."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from arriero.registry.database import Database
+from arriero.registry.rse_credentials import Credentials
+from arriero.scheduler import hops
+from arriero.scheduler.claim import ClaimedRequest, claim_requests
+from arriero.scheduler.core.lanes import Lane
+from arriero.scheduler.lanes import Place
+from arriero.scheduler.plan import PlannedCopy, Unplanned, plan_copies
+from arriero.scheduler.rse_catalogue import load_rses
+from arriero.scheduler.traffic import Traffic, note_probes
+
+
+@dataclass(slots=True)
+class Taken:
+    """What one claim has brought."""
+
+    traffic: Traffic
+    claimed: Sequence[ClaimedRequest] = ()
+    planned: Sequence[PlannedCopy] = ()
+    unplanned: Sequence[Unplanned] = ()
+    beyond: Place | None = None
+    """The lane at which it has stopped."""
+
+
+def take(
+    tx: Connection,
+    owner: str,
+    *,
+    limit: int,
+    lease_s: float,
+    traffic: Traffic,
+    lanes: Sequence[Lane],
+    credentials: Credentials,
+) -> Taken:
+    """Take the most urgent requests of some lanes, with their sources chosen.
+
+    Parameters
+    ----------
+    owner, limit, lease_s, traffic, lanes
+        As for `claim_requests`.
+    credentials
+        By RSE name.
+    """
+    taken = Taken(traffic)
+
+    def choose_sources(claimed: Sequence[ClaimedRequest]) -> Mapping[int, int]:
+        if any(request.destination_id not in traffic.known.by_id for request in claimed):
+            traffic.known = load_rses(tx)
+        taken.planned, taken.unplanned = plan_copies(tx, claimed, traffic, credentials)
+        return {copy.request.id: copy.source_id for copy in taken.planned}
+
+    taken.claimed = claim_requests(
+        tx,
+        owner,
+        limit=limit,
+        lease_s=lease_s,
+        traffic=traffic,
+        lanes=lanes,
+        choose_sources=choose_sources,
+    )
+    note_probes(tx, traffic.probed)
+    return taken
+
+
+def ask_for_hops(database: Database, taken: Taken) -> None:
+    """Have copies made to where what was taken has to go first."""
+    wanted = [hops.Hop(one.request, one.hop_id) for one in taken.unplanned if one.hop_id is not None]
+    if wanted:
+        database.run(lambda tx: hops.ask_for(tx, wanted))
