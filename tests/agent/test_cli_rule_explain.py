@@ -53,7 +53,7 @@ def test_for_people(explained, cli):
     [closed] = [line for line in told.lines if line.startswith("CLOSED")]
     assert closed.endswith("is blocked for writing")
     assert "500 B/s" in text
-    assert "    arriero rse update CLOSED --key availability_write --value true" in told.lines
+    assert "    arriero rse resume CLOSED --write" in told.lines
 
 
 def test_for_programs(explained, cli):

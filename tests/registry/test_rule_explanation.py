@@ -110,7 +110,12 @@ def test_what_has_become_of_an_rse_that_was_chosen(explained):
     assert rses[LANCS].trouble == "the rule's expression does not name it any more"
     advice = {one.code: one for one in told.advice}
     assert advice["blocked"].about == f"{IN2P3}, {CLOSED}"
-    assert advice["blocked"].commands == [f"arriero rse update {IN2P3} --key availability_write --value true"]
+    assert advice["blocked"].commands == [f"arriero rse resume {IN2P3} --write"]
+    waits = sorted((one.code, one.files, one.next_attempt_at) for one in told.waits if one.rse == IN2P3)
+    assert waits == [("announced", 1, None), ("blocked", 2, None), ("blocked", 5, None), ("copying", 3, None)]
+    [failed] = [one.sentence for one in told.waits if one.code == "blocked" and one.files == 2]
+    assert failed.startswith(f"{IN2P3} is closed for writing since 20")
+    assert failed.endswith(" UTC by root; before that: has failed and is tried again: no answer in 60 s")
 
 
 def test_an_account_over_its_limit(explained):

@@ -21,6 +21,7 @@ from arriero.registry.api import (
     failures,
     identities,
     import_export,
+    links,
     locks,
     losses,
     ping,
@@ -36,6 +37,7 @@ from arriero.registry.api import (
     tokens,
     trace,
     traces,
+    transfers,
 )
 from arriero.registry.api.documents import complete
 from arriero.registry.api.middleware import RequestMiddleware
@@ -65,6 +67,8 @@ ROUTERS = (
     rule_explanations.router,
     locks.router,
     requests.router,
+    transfers.router,
+    links.router,
     subscriptions.router,
     butlers.router,
     arrivals.router,

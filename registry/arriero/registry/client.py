@@ -12,11 +12,21 @@ from arriero.registry.calls.doctor import DoctorCalls
 from arriero.registry.calls.rses import RseCalls
 from arriero.registry.calls.rules import RuleCalls
 from arriero.registry.calls.subscriptions import SubscriptionCalls
+from arriero.registry.calls.transfers import TransferCalls
 
 __all__ = ["RegistryClient", "UnexpectedAnswer", "Unreachable"]
 
 
-class RegistryClient(RseCalls, DidCalls, RuleCalls, SubscriptionCalls, ArrivalCalls, DoctorCalls, AuditCalls):
+class RegistryClient(
+    RseCalls,
+    DidCalls,
+    RuleCalls,
+    SubscriptionCalls,
+    ArrivalCalls,
+    DoctorCalls,
+    AuditCalls,
+    TransferCalls,
+):
     """Everything that a registry can be asked for.
 
     Synchronous and thread-safe: one client may serve a whole process. It logs in at the first call that needs it, and

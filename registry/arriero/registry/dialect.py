@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Executable,
     FromClause,
     Select,
     Table,
@@ -194,6 +195,14 @@ def one_of(column: ColumnElement[Any], values: Select[Any]) -> ColumnElement[boo
     for every row.
     """
     return column.in_(values).is_(true())
+
+
+def rows_changed(connection: Connection, statement: Executable) -> int:
+    """Run a statement; give how many rows it has changed, which SQLite's driver does not know where it begins with ``WITH``."""
+    done = connection.execute(statement, execution_options={"preserve_rowcount": True})
+    if is_postgresql(connection):
+        return done.rowcount
+    return int(connection.execute(select(func.changes())).scalar_one())
 
 
 def look_up(

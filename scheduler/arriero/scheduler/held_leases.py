@@ -14,9 +14,12 @@ from arriero.scheduler.reports import Report
 
 log = structlog.get_logger(__name__)
 
+MOST_S = 5.0
+"""How long what somebody has taken back goes on at most, seconds: as often the leases are looked at."""
+
 
 class HeldLeases:
-    """Extends the leases of what a worker holds, every third of their time, in a thread of its own.
+    """Extends the leases of what a worker holds, every third of their time or `MOST_S`, in a thread of its own.
 
     Parameters
     ----------
@@ -74,7 +77,7 @@ class HeldLeases:
             return set(self._held)
 
     def _run(self) -> None:
-        while not self._ended.wait(self._lease_s / 3):
+        while not self._ended.wait(min(self._lease_s / 3, MOST_S)):
             self.beat()
 
     def beat(self) -> None:

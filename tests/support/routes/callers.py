@@ -7,6 +7,7 @@ CALLERS = ("nobody", "reader", "other", "owner", "agent", "root")
 PUBLIC = frozenset(CALLERS)
 KNOWN = PUBLIC - {"nobody"}
 OWNER = frozenset({"owner", "root"})
+MANAGERS = frozenset({"other", "owner", "root"})
 ROOT = frozenset({"root"})
 AT_RSE = frozenset({"owner", "agent", "root"})
 AGENT = frozenset({"agent", "root"})

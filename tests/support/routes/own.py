@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.routes.callers import AGENT, BUTLER, KNOWN, PUBLIC, ROOT, Routes
+from support.routes.callers import AGENT, BUTLER, KNOWN, MANAGERS, PUBLIC, ROOT, Routes
 
 ROUTES: Routes = {
     ("GET", "/ping"): (PUBLIC, "/ping", None),
@@ -20,6 +20,25 @@ ROUTES: Routes = {
         "/arrivals/extend",
         {"arrivals": [{"id": 1, "fence": 0}], "lease_s": 60},
     ),
+    ("GET", "/transfers"): (
+        KNOWN,
+        "/transfers?destination=YOURS&state=QUEUED&code=queued&order=problem",
+        None,
+    ),
+    ("GET", "/transfers/totals"): (KNOWN, "/transfers/totals?scope=hers&name=d", None),
+    ("GET", "/transfers/{scope}/{name:path}"): (KNOWN, "/transfers/hers/f?destination=YOURS", None),
+    # of what nobody else wants, every data manager may ask it
+    ("POST", "/transfers/retry"): (
+        MANAGERS,
+        "/transfers/retry",
+        {"scope": "hers", "name": "d", "priority": 5},
+    ),
+    ("POST", "/transfers/cancel"): (MANAGERS, "/transfers/cancel", {"scope": "hers", "name": "f"}),
+    ("GET", "/links"): (KNOWN, "/links?source=MINE", None),
+    ("GET", "/links/{source}/{destination}"): (KNOWN, "/links/MINE/YOURS", None),
+    ("GET", "/health"): (KNOWN, "/health?expression=MINE", None),
+    ("GET", "/health/{rse}"): (KNOWN, "/health/MINE", None),
+    ("DELETE", "/health/{rse}"): (ROOT, "/health/MINE", None),
     ("GET", "/audits"): (KNOWN, "/audits?rse=MINE", None),
     ("GET", "/audits/findings"): (KNOWN, "/audits/findings?rse=MINE&kind=DARK", None),
     ("GET", "/audits/{audit_id}"): (KNOWN, "/audits/AUDIT", None),

@@ -23,6 +23,8 @@ COMMANDS = {
     "did": LazyCommand(f"{_HERE}.did", "Files, datasets, containers and what they hold."),
     "replica": LazyCommand(f"{_HERE}.replica", "Where files are; register files that are there."),
     "rule": LazyCommand(f"{_HERE}.rule", "Replication rules."),
+    "transfer": LazyCommand(f"{_HERE}.transfer", "Copies that are wanted, under way, or given up."),
+    "link": LazyCommand(f"{_HERE}.link", "How copies go between RSEs: slots, rates, errors, limits."),
     "subscription": LazyCommand(f"{_HERE}.subscription", "Standing rules for data that is to come."),
     "butler": LazyCommand(f"{_HERE}.butler", "Butler repositories and what belongs in them."),
     "arrival": LazyCommand(f"{_HERE}.arrival", "Files on their way into a Butler."),

@@ -303,8 +303,8 @@ def _cell(value: Any, kind: Kind) -> str:
     return _MICROSECONDS.sub(r"\1Z", str(value)) if kind is Kind.TIME else str(value)
 
 
-def _write_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> int:
-    from rich.console import Console
+def table_of(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> Any:
+    """Make rows a table of rich's, in which nothing acts on the terminal."""
     from rich.table import Table
     from rich.text import Text
 
@@ -312,11 +312,16 @@ def _write_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -
     for column in columns:
         justify: Any = "left" if column.kind in {Kind.TEXT, Kind.TIME} else "right"
         table.add_column(column.title, justify=justify, overflow="fold")
-    count = 0
     for row in rows:
         table.add_row(*(Text(shown(_cell(row.get(column.key), column.kind))) for column in columns))
-        count += 1
-    if count:
+    return table
+
+
+def _write_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> int:
+    from rich.console import Console
+
+    table = table_of(columns, rows)
+    if table.row_count:
         # a pipe has no width: there a line is as long as it has to be. Not straight to stdout, because rich would end
         # the process with 1 when the reader has gone
         terminal = sys.stdout.isatty()
@@ -326,7 +331,7 @@ def _write_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -
         )
         console.print(table)
         sys.stdout.writelines(line.rstrip() + "\n" for line in text.getvalue().splitlines())
-    return count
+    return int(table.row_count)
 
 
 def _write_json(rows: Iterable[Mapping[str, Any]]) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from arriero.agent.cli import rse_config, rse_space
+from arriero.agent.cli import rse_config, rse_health, rse_space
 from arriero.agent.cli.options import JSON, dry_run_option, rses_option
 from arriero.agent.cli.output import Column, Kind
 from arriero.agent.cli.session import Session, pass_session
@@ -18,7 +18,17 @@ def command() -> None:
     """Storage elements: attributes, protocols, distances, space."""
 
 
-for part in (rse_space.usage, rse_space.limit, rse_space.qos, rse_config.export, rse_config.import_):
+for part in (
+    rse_space.usage,
+    rse_space.limit,
+    rse_space.qos,
+    rse_config.export,
+    rse_config.import_,
+    rse_health.pause,
+    rse_health.resume,
+    rse_health.health,
+    rse_health.retry,
+):
     command.add_command(part)
 
 
@@ -59,9 +69,11 @@ def list_(session: Session, /, *, rses: str | None) -> None:
 @click.argument("rse_name", metavar="RSE")
 @pass_session
 def show(session: Session, /, *, rse_name: str) -> None:
-    """Show the settings, protocols and attributes of an RSE."""
+    """Show the settings, protocols and attributes of an RSE, and whether it is open and up."""
     record = session.client.get_rse(rse_name)
-    session.output.record({**record, "attributes": session.client.list_rse_attributes(rse_name)})
+    attributes = session.client.list_rse_attributes(rse_name)
+    health = session.client.get_rse_health(rse_name).model_dump(mode="json")
+    session.output.record({**record, "attributes": attributes, "health": health})
 
 
 @command.command("update")

@@ -10,7 +10,7 @@ from arriero.registry.api.documents import sends
 from arriero.registry.api.streams import json_response, json_stream
 from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, PathText, parse
 from arriero.registry.services import rse_attributes, rse_pfns, rse_protocols, rses
-from arriero.registry.services.rse_settings import RseSettings
+from arriero.registry.services.rse_settings import RseChange, RseSettings
 
 router = APIRouter(prefix="/rses", tags=["rses"])
 
@@ -69,7 +69,7 @@ def add_rse(context: ContextDep, actor: ActorDep, rse: PathText, body: BodyDep) 
 
 
 @router.put(
-    "/{rse}", status_code=201, summary="Change the settings of an RSE", openapi_extra=sends(RseSettings)
+    "/{rse}", status_code=201, summary="Change the settings of an RSE", openapi_extra=sends(RseChange)
 )
 def update_rse(context: ContextDep, actor: ActorDep, rse: PathText, body: BodyDep) -> Response:
     rses.update_rse(context, actor, rse, parse(Options, body))

@@ -58,6 +58,8 @@ class Action(StrEnum):
     SUBSCRIPTION_ADD = "subscription_add"
     SUBSCRIPTION_UPDATE = "subscription_update"
     TRANSFER_LIMIT_SET = "transfer_limit_set"
+    TRANSFER_RETRY = "transfer_retry"
+    TRANSFER_CANCEL = "transfer_cancel"
     BUTLER_ADD = "butler_add"
     ARRIVAL_CLAIM = "arrival_claim"
     ARRIVAL_REPORT = "arrival_report"
@@ -148,6 +150,8 @@ _POLICIES = MappingProxyType(
         Action.SUBSCRIPTION_ADD: _OWN_RULE,
         Action.SUBSCRIPTION_UPDATE: _OWN_RULE,
         Action.TRANSFER_LIMIT_SET: _ADMIN_ONLY,
+        Action.TRANSFER_RETRY: _OWN_RULE,
+        Action.TRANSFER_CANCEL: _OWN_RULE,
         Action.BUTLER_ADD: _ADMIN_ONLY,
         Action.ARRIVAL_CLAIM: Policy(bound=_AGENT),
         Action.ARRIVAL_REPORT: Policy(bound=_AGENT),

@@ -31,6 +31,7 @@ from arriero.registry.services.rses import is_attribute
 from arriero.registry.store import rse_import as import_store
 from arriero.registry.store import rse_usage as usage_store
 from arriero.registry.store import rses as store
+from arriero.registry.store.rse_health import forget_pauses
 from arriero.registry.unsupported import IMPORT_ACCOUNTS
 from arriero.rse.errors import RSEError
 
@@ -132,6 +133,7 @@ def import_rses(
         before = import_store.lock_rses(connection)
         new = _write_rses(connection, before, wanted, methods)
         _write_distances(connection, links)
+        forget_pauses(connection)
         counted = {"rses": len(wanted), "new_rses": new, "distances": len(links)}
         audit.record(connection, actor, Action.RSE_IMPORT, "rses", **counted)
         return wake_stuck(connection), counted

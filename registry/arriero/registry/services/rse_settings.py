@@ -69,6 +69,12 @@ class RseSettings(BaseModel):
     qos_class: Line | None = None
 
 
+class RseChange(RseSettings):
+    """Body of a change."""
+
+    reason: Line | None = Field(default=None, description="Why; kept with what is closed, and in the audit.")
+
+
 def read_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """Check settings of an RSE.
 
@@ -112,6 +118,20 @@ def read_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     if {"longitude", "latitude"} & set(details):
         details |= {name: given[name] for name in ("longitude", "latitude") if name in given}
     return {**values, "details": details} if details else values
+
+
+def read_reason(options: Mapping[str, Any]) -> str | None:
+    """Give the reason that goes with a change of settings.
+
+    Raises
+    ------
+    InvalidInput
+        It is no line of text.
+    """
+    try:
+        return RseChange.model_validate({"reason": options.get("reason")}).reason or None
+    except ValidationError as error:
+        raise InvalidInput("reason is one line of at most 255 printable characters") from error
 
 
 def merged_details(known: Mapping[str, Any] | None, said: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -20,20 +20,28 @@ NO_SPACE = "no_space"
 """Code of locks whose copy found the storage full."""
 
 
-def run_and_wake(context: Context, work: Callable[[Connection], bool]) -> None:
+def run_and_wake(context: Context, work: Callable[[Connection], bool]) -> bool:
     """Do some work in a transaction; if it says that it has opened something, have STUCK rules looked at.
 
     Parameters
     ----------
     work
         Gives whether a rule may now succeed that could not before.
+
+    Returns
+    -------
+    bool
+        What it gave.
     """
 
-    def whole(connection: Connection) -> bool:
-        return work(connection) and wake_stuck(connection)
+    def whole(connection: Connection) -> tuple[bool, bool]:
+        opened = work(connection)
+        return opened, opened and wake_stuck(connection)
 
-    if context.database.run(whole):
+    opened, woken = context.database.run(whole)
+    if woken:
         context.doorbell.ring(Bell.EVALUATIONS)
+    return opened
 
 
 def wake_stuck(connection: Connection) -> bool:

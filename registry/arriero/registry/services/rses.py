@@ -7,12 +7,21 @@ from sqlalchemy import Connection, RowMapping
 from sqlalchemy.exc import IntegrityError
 
 from arriero.registry.errors import Conflict, InvalidInput, NotFound
+from arriero.registry.ports import Bell
 from arriero.registry.schema.base import now
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
 from arriero.registry.services.names import check_rse_name
-from arriero.registry.services.rse_settings import DETAILS, FLAGS, RseSettings, merged_details, read_settings
+from arriero.registry.services.rse_pauses import note_pauses
+from arriero.registry.services.rse_settings import (
+    DETAILS,
+    FLAGS,
+    RseSettings,
+    merged_details,
+    read_reason,
+    read_settings,
+)
 from arriero.registry.services.rse_wakes import run_and_wake
 from arriero.registry.store import rse_contents
 from arriero.registry.store import rses as store
@@ -95,6 +104,11 @@ def is_attribute(name: str) -> Conflict:
 def update_rse(context: Context, actor: Actor, name: str, options: Mapping[str, Any]) -> None:
     """Change the settings of an RSE.
 
+    Parameters
+    ----------
+    options
+        Rucio's settings, and ``reason``: why, which is kept with what is closed.
+
     Raises
     ------
     InvalidInput
@@ -103,7 +117,8 @@ def update_rse(context: Context, actor: Actor, name: str, options: Mapping[str, 
         One that cannot change once there are replicas.
     """
     authorize(actor, Action.RSE_UPDATE, Target(name, rse=name))
-    values = read_settings(options)
+    reason = read_reason(options)
+    values = read_settings({key: value for key, value in options.items() if key != "reason"})
     if not values:
         raise InvalidInput(f"nothing to change: give one of {', '.join(sorted(RseSettings.model_fields))}")
 
@@ -119,10 +134,14 @@ def update_rse(context: Context, actor: Actor, name: str, options: Mapping[str, 
                 f"deterministic of {name} cannot change: replicas lie where it says; add another RSE"
             )
         store.update_rse(connection, row["id"], change)
-        audit.record(connection, actor, Action.RSE_UPDATE, name, **change)
+        note_pauses(connection, actor, row, change, reason)
+        why = {} if reason is None else {"reason": reason}
+        audit.record(connection, actor, Action.RSE_UPDATE, name, **change, **why)
         return any(change.get(flag) and not row[flag] for flag in ("availability_read", "availability_write"))
 
-    run_and_wake(context, work)
+    if run_and_wake(context, work):
+        # what waits in the queue for it has a reason no more
+        context.doorbell.ring(Bell.REQUESTS)
 
 
 def delete_rse(context: Context, actor: Actor, name: str) -> None:

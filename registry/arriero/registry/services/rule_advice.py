@@ -38,7 +38,7 @@ _TRACE = "arriero trace {file}"
 _BOOST = "arriero rule boost {rule}"
 _REPLICAS = "arriero replica list file {file} --all-states"
 _SOURCE_BAD = "rucio replica state update bad PFN --reason 'other bytes than the catalogue says'"
-_OPEN_WRITE = "arriero rse update {rse} --key availability_write --value true"
+_OPEN_WRITE = "arriero rse resume {rse} --write"
 _MOVE = "arriero rule move {rule} --rses EXPRESSION"
 _SHOW_RSE = "arriero rse show {rse}"
 _LIMIT = "rucio account limit set {account} --rse {rse} --bytes BYTES"
@@ -128,13 +128,27 @@ ADVICE: Mapping[str, Hint] = MappingProxyType(
         "retry_now": Hint("It is tried again with the next evaluation; nothing has to be done."),
         "no_rule": Hint("No rule wants this copy any more; the next evaluation settles it."),
         "cancelled": Hint(
-            "Its copy was taken back by hand; to have it tried now, boost the rule.", (_BOOST,)
+            "Its copy was taken back by hand; to have it tried now, say so, of the file or of the rule.",
+            ("arriero transfer retry {file}", _BOOST),
         ),
         # copies that go their way
         "copying": Hint("It is being copied; nothing has to be done.", (_TRACE,)),
         "queued": Hint(
             "It waits for its turn; give the rule a higher priority to have it come sooner.",
             ("arriero rule update {rule} --priority 5",),
+        ),
+        "link_busy": Hint(
+            "It waits until its link, or a limit, lets it through; what is under way and how much may be, the links tell.",
+            ("arriero link list --to {rse}", "arriero transfer boost {file}"),
+        ),
+        "multihop": Hint(
+            "There is no direct link: it waits for a copy at an RSE on its way, which is being made. Nothing has to be done.",
+            ("arriero transfer list --did {file}",),
+        ),
+        "rse_down": Hint(
+            "The RSE is down and left alone, which costs no attempts; it is looked at again by itself. When it is back, that "
+            "can be said.",
+            ("arriero rse health {rse}", "arriero rse retry {rse}"),
         ),
         "announced": Hint(
             "A client has announced that it brings the file, and has not done so; declare the replica there when it has, "
@@ -158,7 +172,7 @@ ADVICE: Mapping[str, Hint] = MappingProxyType(
         ),
         "unavailable": Hint(
             "The storage cannot be reached; it is tried again. While it is down, close it.",
-            (_SHOW_RSE, "arriero rse update {rse} --key availability_write --value false"),
+            (_SHOW_RSE, "arriero rse pause {rse} --write --reason WHY"),
         ),
         "transfer_failed": Hint(
             "The copy failed on its way; it is tried again. The storages' logs have the rest.", (_TRACE,)

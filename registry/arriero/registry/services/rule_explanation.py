@@ -24,6 +24,14 @@ from arriero.registry.explanations import (
 )
 from arriero.registry.ports import JudgedRse, Judgement
 from arriero.registry.services.context import Context
+from arriero.registry.services.hindrances import (
+    Hindrance,
+    Hindrances,
+    load_hindrances,
+    next_attempt,
+    told,
+)
+from arriero.registry.services.rse_health import LINK_BUSY
 from arriero.registry.services.rule_endings import Measured, Pace, ToCopy, estimate
 from arriero.registry.services.rule_explanation_advice import advice_for
 from arriero.registry.services.rules import parse_rule_id, require_rule
@@ -39,6 +47,9 @@ _SAYINGS: Mapping[str, str] = {
     store.ANNOUNCED: "a client has announced that it brings it",
     store.STUCK: "stuck, and nobody has said why",
 }
+
+_TURNS = frozenset({LINK_BUSY, "multihop"})
+"""Codes of requests that have not failed: they wait for their turn, or for a copy on their way."""
 
 
 _SAME = (
@@ -69,6 +80,7 @@ class _Facts:
     waits: Sequence[store.Waiting]
     examples: Mapping[tuple[int, int], RowMapping]
     rates: Sequence[RowMapping]
+    hindrances: Hindrances
     judgement: Judgement | None
     """None: this process has no rule engine."""
 
@@ -122,6 +134,7 @@ def _read(context: Context, connection: Connection, rule: RowMapping) -> _Facts:
         waits=waits,
         examples=store.examples(connection, key, shown),
         rates=store.recent_rates(connection),
+        hindrances=load_hindrances(connection),
         judgement=None if context.engine is None else context.engine.judge(connection, key),
     )
 
@@ -217,14 +230,30 @@ def _unplaced(row: RowMapping) -> UnplacedGroups:
 
 
 def _wait(facts: _Facts, one: store.Waiting) -> Wait:
-    found = facts.examples.get((one.file_id, one.rse_id))
+    example = facts.examples.get((one.file_id, one.rse_id))
+    same = {key: getattr(one, key) for key in _SAME_OF_WAITS}
+    sentence = _sentence(one, example)
+    found = _hindrance(facts, one)
+    if found is not None:
+        before = None if one.code == store.QUEUED else sentence
+        sentence = str(told(found, before))
+        times = ("next_attempt_at", "last_attempt_at")
+        same |= {"code": found.code, **{key: next_attempt(found, same[key]) for key in times}}
     return Wait(
-        **{key: getattr(one, key) for key in _SAME_OF_WAITS},
+        **same,
         rse=facts.names.get(one.rse_id, "?"),
         source=None if one.source_id is None else facts.names.get(one.source_id),
-        sentence=_sentence(one, found),
-        example=None if found is None else WaitExample.model_validate(dict(found)),
+        sentence=sentence,
+        example=None if example is None else WaitExample.model_validate(dict(example)),
     )
+
+
+def _hindrance(facts: _Facts, one: store.Waiting) -> Hindrance | None:
+    """What stands in the way of copies that wait in the queue, beside what they say themselves."""
+    if one.request_state is not RequestState.QUEUED or one.state is not LockState.REPLICATING:
+        return None
+    said = None if one.code == store.QUEUED else one.code
+    return facts.hindrances.of(one.rse_id, facts.rule["activity"], said)
 
 
 def _sentence(one: store.Waiting, example: RowMapping | None) -> str:
@@ -233,6 +262,8 @@ def _sentence(one: store.Waiting, example: RowMapping | None) -> str:
         return str(reason or _SAYINGS.get(one.code) or one.code)
     if one.code in _SAYINGS:
         return _SAYINGS[one.code]
+    if one.code in _TURNS:
+        return f"waits: {reason or one.code}"
     return f"has failed and is tried again: {reason or one.code}"
 
 

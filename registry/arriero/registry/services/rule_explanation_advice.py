@@ -49,7 +49,11 @@ def advice_for(
     for code, named in _by_code(one for one in rses if one.code and (matters or one.chosen)):
         given.append(advise(code, _listed(named), rse=named[0], **words))
     given += [advise(one.code, f"{one.groups} groups without a place", **words) for one in unplaced]
+    known = {one.code for one in given}
     for code, found in _waiting(waits):
+        if code in known:
+            # said of its RSE already
+            continue
         first = found[0]
         name = None if first.example is None else f"{first.example.scope}:{first.example.name}"
         scope = None if first.example is None else first.example.scope

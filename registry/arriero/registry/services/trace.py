@@ -1,9 +1,9 @@
 """The way of one file, as DESIGN section 2 draws it: every arrow with its state, reason and age."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, get_args
+from typing import Any, Protocol, get_args
 
 from arriero.registry.errors import NotFound
 from arriero.registry.models import (
@@ -17,7 +17,8 @@ from arriero.registry.models import (
     TraceStep,
 )
 from arriero.registry.services.context import Context
-from arriero.registry.states import ReplicaState
+from arriero.registry.services.hindrances import Hindrances, load_hindrances, next_attempt, told
+from arriero.registry.states import ReplicaState, RequestState
 from arriero.registry.store import trace as store
 
 _ORDER = get_args(StepName)
@@ -49,11 +50,13 @@ def trace_file(context: Context, scope: str, name: str) -> Trace:
         attempts = [
             TraceRequest.model_validate(row) for row in store.fetch(connection, store.attempt_rows(key))
         ]
-        live = [TraceRequest.model_validate(row) for row in store.fetch(connection, store.request_rows(key))]
+        waiting = store.fetch(connection, store.request_rows(key))
+        hindrances = load_hindrances(connection)
         replicas = [
             TraceReplica.model_validate(row) for row in store.fetch(connection, store.replica_rows(key))
         ]
         arrivals = [Arrival.model_validate(row) for row in store.fetch(connection, store.arrivals_of(key))]
+    live = [_request(row, hindrances) for row in waiting]
     trace = Trace(
         scope=scope,
         name=name,
@@ -66,6 +69,17 @@ def trace_file(context: Context, scope: str, name: str) -> Trace:
     )
     steps = sorted(_steps(trace), key=lambda step: (step.at, _ORDER.index(step.step)))
     return trace.model_copy(update={"steps": steps})
+
+
+def _request(row: Mapping[str, Any], hindrances: Hindrances) -> TraceRequest:
+    """A copy that is wanted, with what stands in its way beside what it says itself."""
+    if row["state"] is not RequestState.QUEUED:
+        return TraceRequest.model_validate(row)
+    found = hindrances.of(row["destination_id"], row["activity"], row["code"])
+    if found is None:
+        return TraceRequest.model_validate(row)
+    said = {"code": found.code, "reason": told(found, row["reason"])}
+    return TraceRequest.model_validate({**row, **said, "not_before": next_attempt(found, row["not_before"])})
 
 
 def _steps(trace: Trace) -> Iterator[TraceStep]:

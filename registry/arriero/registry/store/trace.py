@@ -95,7 +95,9 @@ def request_rows(file_id: int) -> Select[Any]:
         select(
             requests.c.id,
             destination.c.name.label("destination"),
+            requests.c.destination_id,
             source.c.name.label("source"),
+            requests.c.activity,
             requests.c.state,
             requests.c.attempt,
             requests.c.code,
