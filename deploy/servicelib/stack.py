@@ -21,16 +21,18 @@ from servicelib.redis import Redis
 from servicelib.server import Server
 from servicelib.wsgidav import WsgiDav
 from servicelib.xrootd import XRootD
+from servicelib.xrootd_tokens import XRootDWithTokens
 
 MAKERS: dict[str, Callable[[Path], Server]] = {
     "postgresql": PostgreSQL,
     "redis": Redis,
     "slac": lambda directory: XRootD(directory, "slac"),
     "in2p3": lambda directory: XRootD(directory, "in2p3"),
+    "tokens": lambda directory: XRootDWithTokens(directory, "tokens"),
     "apache": Apache,
     "wsgidav": WsgiDav,
 }
-VARIABLES = {"slac": "XROOTD_SLAC", "in2p3": "XROOTD_IN2P3"}
+VARIABLES = {"slac": "XROOTD_SLAC", "in2p3": "XROOTD_IN2P3", "tokens": "XROOTD_TOKENS"}
 
 
 def new_directory(prefix: str, parent: Path | None = None) -> Path:

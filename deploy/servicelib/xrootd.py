@@ -57,7 +57,7 @@ class XRootD(WebDavServer):
     """
 
     kind = "xrootd"
-    packages = ("xrootd-server", "xrootd-server-plugins", "openssl", "python3")
+    packages: ClassVar[tuple[str, ...]] = ("xrootd-server", "xrootd-server-plugins", "openssl", "python3")
     accounts = ("xrootd",)
     third_party_copy: ClassVar[bool] = True
 

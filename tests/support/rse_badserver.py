@@ -6,6 +6,8 @@ a fault behaves well, so that a test shows one thing going wrong.
 
 from __future__ import annotations
 
+import itertools
+import json
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,6 +20,10 @@ from urllib.parse import quote, unquote, urlsplit
 from arriero.rse.types import Endpoint
 
 PREFIX = "/store"
+_NEEDS = {"GET": "DOWNLOAD", "HEAD": "LIST", "PROPFIND": "LIST", "PUT": "UPLOAD"}
+"""Activity that a macaroon needs for a verb."""
+
+MARKER = b"Perf Marker\nStripe Index: 0\nStripe Bytes Transferred: %d\nEnd\n"
 
 
 @dataclass
@@ -49,12 +55,16 @@ class Fault:
     """COPY answers 201 and streams this; otherwise it copies, and says how that went."""
     pulled: bytes | None = None
     """COPY stores this."""
+    pushed: bytes | None = None
+    """COPY sends this to its destination."""
     report_is_cut: bool = False
     """COPY hangs up after its report, without the end of the chunked body."""
     report_stalls: bool = False
     """COPY says nothing more after its report, until the server ends."""
     report_repeats: bool = False
     """COPY repeats the last piece of its report for ever."""
+    report_grows: bool = False
+    """COPY goes on for ever with markers of one byte more each."""
     move_answers: int | None = None
     """MOVE to this path is done, and answered with this status; 0 hangs up."""
 
@@ -76,11 +86,22 @@ class BadServer:
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    macaroons: list[dict[str, object]] = field(default_factory=list)
+    """What macaroons were asked for."""
     gives_digests: bool = True
+    dav: str = "1"
+    """What it says of its compliance with WebDAV; nothing, and it answers no PROPFIND and no MKCOL either."""
+    moves: bool = True
+    copies: bool = True
+    """Whether it copies by itself; otherwise its COPY is that of WebDAV, within itself."""
     port: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
     before: Callable[[str, str], None] | None = None
     """Called with verb and path before a request is answered."""
+    opens: Callable[[str, str, str], bool] | None = None
+    """Says whether a value of `Authorization` opens a path for a verb; everything is open without."""
+    gives_macaroons: bool = False
+    """Whether it makes macaroons, as dCache does: `macaroon.<activities>.<path>` opens that path for that."""
 
     def endpoint(self, rse: str = "BAD_DISK", **options: str) -> Endpoint:
         return Endpoint(rse, "http", "127.0.0.1", self.port, PREFIX, **options)
@@ -131,6 +152,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.bad.before is not None:
             self.bad.before(self.command, path)
         fault = self.bad.fault(path)
+        if self.bad.opens is not None and not self.is_open(path):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.answer(401 if "Authorization" not in self.headers else 403)
+            return None
         if fault.status is not None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             location = {"Location": fault.location} if fault.location else {}
@@ -138,9 +163,33 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return path, fault
 
+    def is_open(self, path: str) -> bool:
+        authorization = self.headers.get("Authorization", "")
+        kind, _, token = authorization.partition(" ")
+        if self.bad.gives_macaroons and kind == "Bearer" and token.startswith("macaroon."):
+            _, activities, of = token.split(".", 2)
+            return bytes.fromhex(of).decode() == path and _NEEDS[self.command] in activities
+        assert self.bad.opens is not None
+        return self.bad.opens(self.command, path, authorization)
+
+    def do_POST(self) -> None:
+        if not (begun := self.begin()):
+            return
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.bad.gives_macaroons or self.headers["Content-Type"] != "application/macaroon-request":
+            self.answer(405)
+            return
+        order = json.loads(body)
+        self.bad.macaroons.append(order)
+        activities = "-".join(order["caveats"]).replace("activity:", "").replace(",", "-")
+        self.answer(
+            200, json.dumps({"macaroon": f"macaroon.{activities}.{begun[0].encode().hex()}"}).encode()
+        )
+
     def do_OPTIONS(self) -> None:
         if self.begin():
-            self.answer(200, Allow=self.bad.allow, DAV="1")
+            dav = {"DAV": self.bad.dav} if self.bad.dav else {}
+            self.answer(200, Allow=self.bad.allow, **dav)
 
     def do_HEAD(self) -> None:
         if not (begun := self.begin()):
@@ -187,6 +236,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         path, fault = begun
         content = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("If-None-Match") == "*" and path in self.bad.files:
+            self.answer(412)
+            return
         self.bad.files[path] = content[: len(content) - fault.lose_bytes]
         self.answer(201)
 
@@ -196,12 +248,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_MKCOL(self) -> None:
         if self.begin():
-            self.answer(201)
+            self.answer(201 if self.bad.dav else 405)
 
     def do_MOVE(self) -> None:
         if not (begun := self.begin()):
             return
         path = begun[0]
+        if not self.bad.moves:
+            self.answer(405)
+            return
         destination = unquote(urlsplit(self.headers["Destination"]).path).removeprefix(PREFIX).strip("/")
         if path not in self.bad.files:
             self.answer(404)
@@ -217,6 +272,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not (begun := self.begin()):
             return
         path, fault = begun
+        if not self.bad.copies:
+            self.copy_within(path)
+            return
         if fault.pulled is not None:
             self.bad.files[path] = fault.pulled
         report = fault.report
@@ -227,14 +285,25 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for piece in report:
             self.chunk(piece)
-        while fault.report_repeats and not self.bad.ended.wait(0.05):
-            self.chunk(report[-1])
+        for count in itertools.count() if fault.report_repeats or fault.report_grows else ():
+            if self.bad.ended.wait(0.02):
+                break
+            self.chunk(MARKER % count if fault.report_grows else report[-1])
         if fault.report_stalls:
             self.bad.ended.wait(60)
         if fault.report_is_cut:
             self.close_connection = True
         else:
             self.wfile.write(b"0\r\n\r\n")
+
+    def copy_within(self, path: str) -> None:
+        """What servers do that know WebDAV alone: another host in the destination is not looked at."""
+        if path not in self.bad.files or "Destination" not in self.headers:
+            self.answer(404)
+            return
+        destination = unquote(urlsplit(self.headers["Destination"]).path).removeprefix(PREFIX).strip("/")
+        self.bad.files[destination] = self.bad.files[path]
+        self.answer(201, b"<html>Created</html>")
 
     def chunk(self, piece: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
@@ -249,7 +318,8 @@ class _Handler(BaseHTTPRequestHandler):
             if status == 200:
                 self.bad.files[path] = content[: len(content) - fault.lose_bytes]
         elif destination is not None and path in self.bad.files:
-            status, _ = _exchange("PUT", destination, fault.spoiled(self.bad.files[path]), headers)
+            content = self.bad.files[path] if fault.pushed is None else fault.pushed
+            status, _ = _exchange("PUT", destination, content, headers)
         else:
             return b"failure: nothing to copy"
         return b"success: Created" if status < 300 else b"failure: status code %d" % status
@@ -258,6 +328,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not (begun := self.begin()):
             return
         path = begun[0]
+        if not self.bad.dav:
+            self.answer(405)
+            return
         if path not in self.bad.files:
             self.answer(404)
             return

@@ -23,6 +23,7 @@ from servicelib.server import Server, WebDavServer
 from servicelib.stack import Stack, claim, new_directory, remove_abandoned
 from servicelib.wsgidav import WsgiDav
 from servicelib.xrootd import XRootD
+from servicelib.xrootd_tokens import XRootDWithTokens
 from support.pg_databases import Databases
 
 PREFIX = "arriero-pytest-"
@@ -79,6 +80,11 @@ class Services:
     @cached_property
     def xrootd_in2p3(self) -> XRootD:
         return self._started("in2p3", XRootD)
+
+    @cached_property
+    def xrootd_tokens(self) -> XRootDWithTokens:
+        """One that lets nobody in without a token, a certificate or a macaroon."""
+        return self._started("tokens", XRootDWithTokens)
 
     @cached_property
     def apache(self) -> Apache:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 import weakref
 from collections import deque
 from pathlib import Path
 
-from arriero.rse.errors import RefusedByGuard
+from arriero.rse.certificates import first_expiry
+from arriero.rse.errors import RefusedByGuard, TokenExpired
 from arriero.rse.hosts import address_fault
+from arriero.rse.tokens import LEEWAY_S
 from arriero.rse.types import WIRE_SCHEMES, Endpoint
 from arriero.rse.wire import BrokenAnswer, Connection
 
@@ -113,6 +116,7 @@ class TlsFiles:
         self._lock = threading.Lock()
         self._seen: tuple[object, ...] | None = None
         self._context: ssl.SSLContext | None = None
+        self._expiry: float | None = None
 
     def context(self) -> ssl.SSLContext:
         """Give what a new connection is made with.
@@ -121,14 +125,33 @@ class TlsFiles:
         ------
         OSError
             If a file cannot be read; it names the file, which that of `ssl` does not.
+        TokenExpired
+            If our certificate or proxy has run out.
         """
         endpoint = self._endpoint
         names = (endpoint.ca_bundle, endpoint.certificate_file, endpoint.key_file)
         seen = tuple(None if name is None else _mark(name) for name in names)
         with self._lock:
             if self._context is None or seen != self._seen:
+                self._expiry = self._first_expiry()
                 self._context, self._seen = self._made(), seen
+            self._not_expired()
             return self._context
+
+    def _not_expired(self) -> None:
+        if self._expiry is not None and time.time() > self._expiry + LEEWAY_S:
+            endpoint = self._endpoint
+            ago = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self._expiry))
+            raise TokenExpired(
+                f"RSE {endpoint.rse}: the certificate or proxy in {endpoint.certificate_file} ran out at {ago}; "
+                "renew it there, nothing else has to be told.",
+                rse=endpoint.rse,
+            )
+
+    def _first_expiry(self) -> float | None:
+        if self._endpoint.certificate_file is None:
+            return None
+        return first_expiry(Path(self._endpoint.certificate_file).read_text("ascii", "replace"))
 
     def _made(self) -> ssl.SSLContext:
         endpoint = self._endpoint

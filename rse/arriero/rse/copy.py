@@ -15,7 +15,7 @@ import structlog
 from arriero.rse.copy_check import Checks
 from arriero.rse.copy_order import CopyOrder, CopyResult, Mode, StepDown
 from arriero.rse.copy_ways import Ways
-from arriero.rse.errors import AlreadyExists, NotFound, RSEError
+from arriero.rse.errors import AlreadyExists, NotFound, RSEError, TransferFailed
 from arriero.rse.errors import Cancelled as CopyCancelled
 from arriero.rse.paths import temporary_path
 from arriero.rse.pool import ProtocolPool
@@ -105,7 +105,6 @@ class _Copy:
         source: StorageProtocol = pool.get(order.source)
         self.destination: StorageProtocol = pool.get(order.destination)
         self.cancelled = cancelled
-        self.checks = Checks(order, source, self.destination)
         self.ways = Ways(
             order,
             source,
@@ -115,10 +114,26 @@ class _Copy:
             on_progress=on_progress,
             cancelled=cancelled,
         )
+        # reading takes time as well, but it is no progress of the copy
+        self.checks = Checks(order, source, self.destination, lambda: self.ways.watch(told=False))
         self.work_path = order.destination_path
         self.attempt_path = temporary_path(order.destination_path, order.attempt_name)
 
     def run(self) -> CopyResult:
+        """Copy; what vanishes at the destination meanwhile is not held against the source."""
+        try:
+            return self._steps()
+        except NotFound as error:
+            if error.rse != self.order.destination.rse:
+                raise
+            raise TransferFailed(
+                f"{error.rse}: something went away there during the copy of {self.order.destination_path}: "
+                f"{error.message} Try again, and see who removes files there.",
+                rse=error.rse,
+                path=error.path,
+            ) from error
+
+    def _steps(self) -> CopyResult:
         """Go through the steps; remove the attempt's own name on every way out but success."""
         self.checks.source_is_right()
         abilities = self.destination.abilities

@@ -6,7 +6,7 @@ find out who is to blame.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from arriero.rse.checksum import Md5, adler32_of, canonical_adler32, canonical_md5
 from arriero.rse.copy_order import CopyOrder, Mode
@@ -19,6 +19,7 @@ from arriero.rse.errors import (
     SourceMismatch,
     TransferFailed,
 )
+from arriero.rse.progress import Watch
 from arriero.rse.protocol import StorageProtocol
 from arriero.rse.types import FileStat
 
@@ -26,10 +27,17 @@ from arriero.rse.types import FileStat
 class Checks:
     """What is known of the content of one order, and what is compared with it."""
 
-    def __init__(self, order: CopyOrder, source: StorageProtocol, destination: StorageProtocol) -> None:
+    def __init__(
+        self,
+        order: CopyOrder,
+        source: StorageProtocol,
+        destination: StorageProtocol,
+        watch: Callable[[], Watch],
+    ) -> None:
         self.order = order
         self.source = source
         self.destination = destination
+        self._watch = watch
         self.adler32 = None if order.adler32 is None else canonical_adler32(order.adler32)
         self.md5 = None if order.md5 is None else canonical_md5(order.md5)
 
@@ -77,7 +85,7 @@ class Checks:
 
     def _adler32_at_source(self) -> str:
         """Read the source: neither the catalogue nor its storage knows, and the copy cannot vouch for itself."""
-        return adler32_of(self.source.read(self.order.source_path))[0]
+        return adler32_of(self.source.read(self.order.source_path, watch=self._watch()))[0]
 
     # -- what is there already --------------------------------------------------------------------
 
@@ -159,7 +167,7 @@ class Checks:
             if reads_for_md5:
                 found = self.destination.stat(path)
             else:
-                found = self.destination.fingerprint(path, order.bytes)
+                found = self.destination.fingerprint(path, order.bytes, watch=self._watch())
         except NotFound as error:
             raise TransferFailed(
                 f"{order.destination.rse}: the copy of {order.destination_path} is gone before it was verified; "
@@ -202,7 +210,7 @@ class Checks:
         """
         if found.adler32 is not None and not wants_md5:
             return found.adler32, None
-        pieces: Iterable[bytes] = self.destination.read(path)
+        pieces: Iterable[bytes] = self.destination.read(path, watch=self._watch())
         md5 = Md5() if wants_md5 else None
         adler32, size = adler32_of(pieces if md5 is None else md5.through(pieces))
         if size != found.bytes:

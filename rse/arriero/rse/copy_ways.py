@@ -5,16 +5,21 @@ Each way that a link cannot go is left for the next one, with the reason; what a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 
+import structlog
+
 from arriero.rse.checksum import Adler32, Md5
 from arriero.rse.copy_order import CopyOrder, Mode, StepDown
+from arriero.rse.errors import Cancelled as TransferCancelled
 from arriero.rse.errors import (
     NotFound,
     OtherSideFailed,
     ReportLost,
     RSEError,
+    TimedOut,
     TransferFailed,
     Unsupported,
 )
@@ -22,6 +27,11 @@ from arriero.rse.links import LinkMemory
 from arriero.rse.progress import Cancelled, Limits, Progress, Watch
 from arriero.rse.protocol import OtherSide, StorageProtocol
 from arriero.rse.types import WIRE_SCHEMES
+
+log = structlog.get_logger(__name__)
+
+LATE_SECONDS = 6.0
+"""How long a storage may go on sending after the one who told it to has gone (XRootD: until its next marker, 5 s)."""
 
 
 class Ways:
@@ -63,15 +73,15 @@ class Ways:
         """Of the bytes that passed here."""
         self.md5: str | None = None
 
-    def watch(self) -> Watch:
-        """Look after a transfer that begins now."""
+    def watch(self, *, told: bool = True) -> Watch:
+        """Look after a transfer that begins now; `told` is whether its bytes are progress."""
         order = self.order
         return Watch(
             order.destination.rse,
             order.destination_path,
             order.bytes,
             limits=self.limits,
-            on_progress=self.on_progress,
+            on_progress=self.on_progress if told else None,
             cancelled=self.cancelled,
         )
 
@@ -171,11 +181,24 @@ class Ways:
         order, watch = self.order, self.watch()
         authorization = self.destination.delegate(path, writes=True, seconds=self.limits.total_s(order.bytes))
         destination = OtherSide(order.destination, path, authorization)
-        with self.destination.receiving(order.bytes):
-            self._reported(
-                path,
-                lambda: self.source.push(order.source_path, destination, size=order.bytes, watch=watch),
-            )
+        try:
+            with self.destination.receiving(order.bytes):
+                self._reported(
+                    path,
+                    lambda: self.source.push(order.source_path, destination, size=order.bytes, watch=watch),
+                )
+        except (TransferCancelled, TimedOut, ReportLost):
+            self._remove_late(path)
+            raise
+
+    def _remove_late(self, path: str) -> None:
+        """Remove what a source may still finish: it notices only at its next marker that nobody listens."""
+        try:
+            self.destination.delete(path)
+            time.sleep(LATE_SECONDS)
+            self.destination.delete(path)
+        except RSEError as error:
+            log.info("pushed file not removed", path=path, code=error.code)
 
     def _reported(self, path: str, transfer: Callable[[], None]) -> None:
         """Have storages copy; where the report broke off, what counts is whether all bytes are there.

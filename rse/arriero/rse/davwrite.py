@@ -140,7 +140,8 @@ class DavWriter:
         while not self._made(folder):
             missing.append(folder)
             if not folder:
-                raise NotFound(
+                # not NotFound: that would be held against the file
+                raise Unavailable(
                     f"{self.endpoint.rse}: the prefix {self.endpoint.prefix} does not exist; make it on the server.",
                     rse=self.endpoint.rse,
                     path="",
@@ -148,7 +149,7 @@ class DavWriter:
             folder = parent_of(folder)
         for folder in reversed(missing):
             if not self._made(folder):
-                raise NotFound(
+                raise TransferFailed(
                     f"{self.endpoint.rse}: folder {folder} could not be made; look at the storage's permissions.",
                     rse=self.endpoint.rse,
                     path=folder,

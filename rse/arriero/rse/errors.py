@@ -196,6 +196,15 @@ class Stalled(TimedOut):
     retryable = True
 
 
+class TookTooLong(TimedOut):
+    """A transfer went on, and took longer than a file of its size may."""
+
+    code = "took_too_long"
+    http_status = 504
+    exit_code = 5
+    retryable = True
+
+
 class Unsupported(RSEError):
     """The storage, or its protocol, cannot do this."""
 

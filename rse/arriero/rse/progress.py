@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from arriero.rse.errors import Cancelled as TransferCancelled
-from arriero.rse.errors import Stalled, TimedOut
+from arriero.rse.errors import Stalled, TookTooLong
 
 Progress = Callable[[int], None]
 """Called with the bytes that have arrived so far."""
@@ -84,7 +84,7 @@ class Watch:
             If it was taken back.
         Stalled
             If bytes were expected and none came for too long.
-        TimedOut
+        TookTooLong
             If it has taken too long altogether.
         """
         if self._cancelled is not None and self._cancelled():
@@ -100,7 +100,7 @@ class Watch:
                 path=self._path,
             )
         if now > self._until:
-            raise TimedOut(
+            raise TookTooLong(
                 f"{self._rse}: {self._path} ({self._size} bytes, {max(self.bytes, 0)} arrived) takes longer than "
                 f"{self.limits.total_s(self._size):.0f} s; it was given up, try again.",
                 rse=self._rse,

@@ -90,7 +90,7 @@ class StorageProtocol(ABC):
         """
         return adler32_of(self.read(path))[0]
 
-    def fingerprint(self, path: str, expected: int) -> FileStat:
+    def fingerprint(self, path: str, expected: int, *, watch: Watch | None = None) -> FileStat:
         """Give size and adler32 of a file, of the storage where it has them, else of the bytes, read back. Idempotent.
 
         Parameters
@@ -99,6 +99,8 @@ class StorageProtocol(ABC):
             File.
         expected
             Bytes that it should have: small files may be cheaper to read than to ask about.
+        watch
+            Asked while nothing comes, where that can be told.
 
         Raises
         ------
@@ -110,7 +112,7 @@ class StorageProtocol(ABC):
         found = self.stat(path, digest=True)
         if found.is_directory or found.adler32 is not None or found.bytes != expected:
             return found
-        adler32, size = adler32_of(self.read(path))
+        adler32, size = adler32_of(self.read(path, watch=watch))
         return FileStat(size, adler32, is_directory=False)
 
     @abstractmethod

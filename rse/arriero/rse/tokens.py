@@ -25,6 +25,9 @@ from arriero.rse.errors import AccessDenied, TokenExpired
 LEEWAY_S = 60.0
 """A token is used so long after it has run out by our clock: clocks differ, and the storage's counts."""
 
+SHARED_FOLDER = Path("/tmp")  # noqa: S108 - where the WLCG's rules say that one lies
+"""Where a token is looked for last."""
+
 TOKEN = re.compile(r"[\x21-\x7e]{1,32768}", re.ASCII)
 
 
@@ -129,11 +132,11 @@ class DiscoveredToken(TokenSource):
         runtime = self._environment.get("XDG_RUNTIME_DIR", "").strip()
         if runtime and Path(runtime, name).exists():
             return self._file(str(Path(runtime, name)), only_own=True).read()
-        if Path("/tmp", name).exists():  # noqa: S108 - the rules say so
-            return self._file(f"/tmp/{name}", only_own=True).read()  # noqa: S108
+        if Path(SHARED_FOLDER, name).exists():
+            return self._file(str(Path(SHARED_FOLDER, name)), only_own=True).read()
         raise AccessDenied(
             f"RSE {self.rse}: no bearer token is found; set BEARER_TOKEN or BEARER_TOKEN_FILE, or write it to "
-            f"XDG_RUNTIME_DIR/{name} or /tmp/{name}.",
+            f"XDG_RUNTIME_DIR/{name} or {SHARED_FOLDER}/{name}.",
             rse=self.rse,
         )
 

@@ -136,8 +136,8 @@ class WebDavProtocol(StorageProtocol):
         return self._reader.digest(path)
 
     @override
-    def fingerprint(self, path: str, expected: int) -> FileStat:
-        return self._reader.fingerprint(path, expected)
+    def fingerprint(self, path: str, expected: int, *, watch: Watch | None = None) -> FileStat:
+        return self._reader.fingerprint(path, expected, watch=watch)
 
     @override
     def read(self, path: str, *, watch: Watch | None = None) -> Generator[bytes, None, None]:
@@ -262,9 +262,9 @@ class WebDavProtocol(StorageProtocol):
         try:
             return self._send(action, url_path, path, sent, data=data, headers=headers, patience=patience)
         except AccessDenied:
-            renewed = (
-                None if sent is None or isinstance(data, SizedBody) else self._credentials.authorization()
-            )
+            if sent is None or isinstance(data, SizedBody):
+                raise
+            renewed = self._credentials.authorization()
             if renewed == sent:
                 raise
         return self._send(action, url_path, path, renewed, data=data, headers=headers, patience=patience)
