@@ -13,7 +13,13 @@ BUILD = Path(__file__).resolve().parents[2] / "build" / "bench"
 
 
 def command_parser(
-    name: str, description: str | None, *, sizes: Sequence[int], files: str, alone: str, quick: str
+    name: str,
+    description: str | None,
+    *,
+    sizes: Sequence[int] = (),
+    files: str = "",
+    alone: str,
+    quick: str,
 ) -> argparse.ArgumentParser:
     """Make a parser with the options that every benchmark has.
 
@@ -22,7 +28,7 @@ def command_parser(
     name
         Of the benchmark, and of the JSON that it writes.
     sizes
-        Where none are given.
+        Where none are given; empty for a benchmark that has options of its own for them.
     files
         What the sizes are of.
     alone
@@ -34,7 +40,8 @@ def command_parser(
     add = parser.add_argument
     url = os.environ.get("ARRIERO_TEST_POSTGRESQL_URL")
     add("--postgresql", default=url, required=url is None, help="account that may create databases and roles")
-    add("--sizes", type=int, nargs="+", default=list(sizes), help=files)
+    if sizes:
+        add("--sizes", type=int, nargs="+", default=list(sizes), help=files)
     add("--rounds", type=int, default=3, help="rounds of each")
     add("--no-peer", action="store_true", help=f"only Arriero and {alone}")
     add("--quick", action="store_true", help=f"{quick}, no peer, one round: shows that it works")

@@ -65,6 +65,16 @@ def compare(
     )
 
 
+def at_most(work: str, unit: str, found: Sequence[float], most: float) -> Result:
+    """Make a line of the median of rounds, which should not be above a figure."""
+    return compare(work, unit, found, [most], peer_name="at most", target=1, less_is_better=True)
+
+
+def at_least(work: str, unit: str, found: Sequence[float], least: float) -> Result:
+    """Make a line of the median of rounds, which should not be below a figure."""
+    return compare(work, unit, found, [least], peer_name="at least", target=1)
+
+
 def table(results: Sequence[Result]) -> str:
     """Lay the results out as text."""
     rows = [("work", "unit", "arriero", "other", "", "ratio", "target", "")]

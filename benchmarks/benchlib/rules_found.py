@@ -1,4 +1,4 @@
-"""What a run of the benchmark of rules has found so far."""
+"""What a run of a benchmark has found so far."""
 
 import sys
 from collections import defaultdict
@@ -14,11 +14,14 @@ class Found:
 
     samples: dict[tuple[str, int, str], list[Sample]] = field(default_factory=lambda: defaultdict(list))
     loads: list[float] = field(default_factory=list)
+    loads_of: dict[tuple[str, int, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """The same, beside each."""
 
     def keep(self, work: str, size: int, side: str, sample: Sample) -> None:
         """Add what one round measured."""
         self.samples[work, size, side].append(sample)
         self.loads.append(load_average())
+        self.loads_of[work, size, side].append(self.loads[-1])
         say(f"{size:>9,}: {side}: {work}: {sample.rate:,.1f}")
 
 

@@ -5,7 +5,7 @@ from statistics import median
 
 from benchlib import rules_data
 from benchlib.registry_report import FLAT, rates
-from benchlib.report import Result, Sample, compare
+from benchlib.report import Result, Sample, at_most, compare
 from benchlib.rules_large import FEW, Large
 from benchlib.rules_sides import OURS, PEER
 
@@ -78,7 +78,7 @@ def _large(samples: Samples, small: int, large: Large) -> list[Result]:
     files, container = large.files, large.datasets * large.per_dataset
     whole, few = rates(samples, NEW, files, OURS), "evaluate a few that are appended"
     return [
-        _at_most(f"{NEW}, {files:,}", "s", [files / one for one in whole], MOST_S["files"]),
+        at_most(f"{NEW}, {files:,}", "s", [files / one for one in whole], MOST_S["files"]),
         compare(
             f"{NEW}, {files:,}",
             "files/s",
@@ -87,26 +87,26 @@ def _large(samples: Samples, small: int, large: Large) -> list[Result]:
             peer_name="bare INSERT ... SELECT",
         ),
         _against_small(samples, NEW, files, small),
-        _at_most(
+        at_most(
             f"growth of the worker, {files:,}",
             "MB",
             rates(samples, "growth of the worker, MB", files, OURS),
             MOST_MB,
         ),
         _against_small(samples, APPENDED, files, small),
-        _at_most(
+        at_most(
             f"evaluate {FEW} appended to {files:,}",
             "ms",
             [1000 * FEW / one for one in rates(samples, few, files, OURS)],
             1000 * MOST_S["few"],
         ),
-        _at_most(
+        at_most(
             f"new rule on {large.datasets:,} datasets of {large.per_dataset:,}",
             "s",
             [container / one for one in rates(samples, "new rule on a container", container, OURS)],
             MOST_S["container"],
         ),
-        _at_most(
+        at_most(
             f"wait of a rule on 10 files beside one on {files:,}, longest",
             "s",
             [max(rates(samples, "wait of a small rule, s", files, OURS))],
@@ -124,10 +124,6 @@ def _against_small(samples: Samples, work: str, size: int, small: int) -> Result
         peer_name=f"arriero at {small:,}",
         target=FLAT,
     )
-
-
-def _at_most(work: str, unit: str, found: Sequence[float], most: float) -> Result:
-    return compare(work, unit, found, [most], peer_name="at most", target=1, less_is_better=True)
 
 
 def costs(samples: Samples) -> list[str]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,9 @@ def arriero(admin_url: str, database: str, broker_url: str, log: Path) -> Iterat
         worker = stack.enter_context(arriero_worker(url))
         port = free_port()
         command = [str(BIN / "arriero"), "serve", "--port", str(port)]
-        server = Server(command, _environment() | settings, f"http://127.0.0.1:{port}", log / "arriero.log")
+        server = Server(
+            command, bare_environment() | settings, f"http://127.0.0.1:{port}", log / "arriero.log"
+        )
         stack.callback(server.close)
         wire = Wire(server.url)
         wire.log_in()
@@ -77,18 +79,21 @@ def arriero(admin_url: str, database: str, broker_url: str, log: Path) -> Iterat
 
 
 @contextmanager
-def arriero_worker(url: str, script: str = "arriero_worker.py") -> Iterator[Worker]:
-    """Run Arriero's worker in core on a database."""
+def arriero_worker(
+    url: str, script: str = "arriero_worker.py", *, settings: Mapping[str, str] | None = None
+) -> Iterator[Worker]:
+    """Run Arriero's worker in core on a database, with default settings but for those that are given."""
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
-    environment = _environment() | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    worker = Worker([sys.executable, str(HERE / script), url], environment)
+    environment = bare_environment() | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    worker = Worker([sys.executable, str(HERE / script), url], environment | dict(settings or {}))
     try:
         yield worker
     finally:
         worker.close()
 
 
-def _environment() -> dict[str, str]:
+def bare_environment() -> dict[str, str]:
+    """Give the environment of this process without settings of Arriero."""
     return {key: value for key, value in os.environ.items() if not key.startswith("ARRIERO_")}
 
 
