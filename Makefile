@@ -11,7 +11,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lint lint-types lint-others docs docs-conformance test model test-quick chaos interleavings fuzz bench-registry bench-rules lock clean
+.PHONY: help venv demo lint lint-types lint-others docs docs-conformance test model test-quick chaos interleavings fuzz bench-registry bench-rules bench-transfers lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ bench-registry: venv ## the registry beside Rucio 41.5.1 and a bare COPY, about 
 
 bench-rules: venv ## rules beside Rucio 41.5.1 and their bare rows, about half an hour; BENCH_ARGS="--sizes 10000"
 	@$(BIN)/python deploy/services run --only postgresql -- $(BIN)/python benchmarks/rules $(BENCH_ARGS)
+
+bench-transfers: venv ## copies and deletions beside rclone, curl, gfal2 and Rucio's conveyor, about half an hour; BENCH_ARGS="--parts small"
+	@$(BIN)/python deploy/services run --only postgresql --only redis -- $(BIN)/python benchmarks/transfers $(BENCH_ARGS)
 
 lock: ## compile requirements.lock again from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.lock

@@ -14,13 +14,15 @@ FIELDS = {"work", "unit", "ours", "peer", "peer_name", "ratio", "target"}
 
 
 def quick_benchmark(
-    services, name: str, directory: Path, *, timeout: float
+    services, name: str, directory: Path, *, timeout: float, redis: bool = False
 ) -> tuple[list[dict[str, Any]], str]:
-    """Run ``benchmarks/NAME --quick``; give the lines of its JSON, and what it printed."""
+    """Run ``benchmarks/NAME --quick``, with a broker if it needs one; give the lines of its JSON, and what it printed."""
     output = directory / f"{name}.json"
     command = [sys.executable, str(ROOT / "benchmarks" / name), "--quick", "--output", str(output)]
     # not with the credentials in the command line
     environment = dict(os.environ, ARRIERO_TEST_POSTGRESQL_URL=services.postgresql.url)
+    if redis:
+        environment["ARRIERO_TEST_REDIS_URL"] = services.redis.url
     done = subprocess.run(
         command, env=environment, check=False, capture_output=True, text=True, timeout=timeout
     )

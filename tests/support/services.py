@@ -211,6 +211,7 @@ _LONGEST = frozenset(
         "test_soak.py",
         "test_streams.py",
         "test_together.py",
+        "test_transfers_benchmark.py",
         "test_up.py",
         "test_upload_download.py",
     }
