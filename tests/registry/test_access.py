@@ -25,8 +25,8 @@ from support.raw import Sender
 from support.routes.callers import CALLERS, FILE, RULE
 from support.server import running_registry
 
-PAGES = {("GET", "/docs"), ("GET", "/ui"), ("GET", "/ui/static/{name}")}
-"""What people look at; not calls of the document."""
+PAGES = {("GET", "/docs"), ("GET", "/metrics"), ("GET", "/ui"), ("GET", "/ui/static/{name}")}
+"""What people, and Prometheus, look at; not calls of the document."""
 
 DOCUMENTED = {(operation.method, operation.path): operation.said["responses"] for operation in operations()}
 

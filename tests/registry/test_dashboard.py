@@ -11,6 +11,7 @@ import pytest
 
 from arriero.registry.errors import Busy
 from arriero.registry.services import counts as service
+from arriero.registry.services import recent as recent_figures
 from arriero.registry.services.counts import RecentCounts
 from support.database import counted_statements
 
@@ -38,8 +39,8 @@ def test_one_counts_and_the_others_are_given_the_last_counts(catalogue, monkeypa
         assert go_on.wait(20)
         return count(context)
 
-    monkeypatch.setattr(service, "_REST", 0)
-    recent._counted_again_at = 0.0
+    monkeypatch.setattr(recent_figures, "REST", 0)
+    recent._made_again_at = 0.0
     monkeypatch.setattr(service, "count_everything", slow)
     with ThreadPoolExecutor(1) as pool:
         counting = pool.submit(recent.get)
@@ -59,7 +60,7 @@ def test_what_takes_long_is_counted_the_less_often(catalogue, monkeypatch):
         clock[0] += 60
         return count(context)
 
-    monkeypatch.setattr(service, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(recent_figures, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(service, "count_everything", slow)
     recent = RecentCounts(catalogue.context)
     recent.get()
@@ -70,8 +71,8 @@ def test_what_takes_long_is_counted_the_less_often(catalogue, monkeypatch):
 
 
 def test_nobody_waits_long_for_the_first_counts(catalogue, monkeypatch):
-    monkeypatch.setattr(service, "_WAIT_S", 0.01)
+    monkeypatch.setattr(recent_figures, "_WAIT_S", 0.01)
     recent = RecentCounts(catalogue.context)
-    with recent._counting, pytest.raises(Busy):
+    with recent._making, pytest.raises(Busy):
         recent.get()
     assert recent.get() is recent.get()

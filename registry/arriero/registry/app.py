@@ -24,6 +24,7 @@ from arriero.registry.api import (
     links,
     locks,
     losses,
+    metrics,
     ping,
     reference,
     replicas,
@@ -45,6 +46,7 @@ from arriero.registry.dashboard import pages
 from arriero.registry.dependencies import refuse_null_characters
 from arriero.registry.services.context import Context
 from arriero.registry.services.counts import RecentCounts
+from arriero.registry.services.metrics import Metrics
 
 ROUTERS = (
     ping.router,
@@ -76,6 +78,7 @@ ROUTERS = (
     trace.router,
     traces.router,
     pages.router,
+    metrics.router,
     reference.router,
     doctor.router,
     audits.router,
@@ -109,6 +112,7 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     app.state.recent_counts = RecentCounts(context)
+    app.state.metrics = Metrics(context)
     for router in ROUTERS:
         app.include_router(router)
     failures.install(app, context)

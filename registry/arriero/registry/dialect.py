@@ -5,7 +5,9 @@ database from its start (``BEGIN IMMEDIATE``).
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -240,7 +242,7 @@ def look_up(
     return rows.join(found, true(), isouter=outer), found.c
 
 
-def is_found(*conditions: ColumnElement[bool], of: Table) -> ColumnElement[bool]:
+def is_found(*conditions: ColumnElement[bool], of: FromClause) -> ColumnElement[bool]:
     """Condition that a table has a row for the one at hand: looked up, where ``EXISTS`` may be a join from the other end.
 
     Parameters
@@ -308,6 +310,37 @@ def interpret(connection: Connection) -> None:
     For statements over a temporary table, of which PostgreSQL expects thousands of rows although there are few.
     """
     _set_local(connection, {"jit": "off"})
+
+
+@contextmanager
+def give_up_after(connection: Connection, seconds: float) -> Iterator[None]:
+    """Have statements fail that take longer than this.
+
+    Parameters
+    ----------
+    connection
+        In a transaction that only reads, and that ends with this.
+
+    Raises
+    ------
+    sqlalchemy.exc.OperationalError
+        One has.
+    """
+    if is_postgresql(connection):
+        _set_local(connection, {"statement_timeout": str(int(seconds * 1000))})
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    ends = time.monotonic() + seconds
+    driver.set_progress_handler(lambda: time.monotonic() > ends, _STEPS)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
+
+
+_STEPS = 100_000
+"""Instructions of SQLite between two looks at the clock."""
 
 
 def _set_local(connection: Connection, settings: Mapping[str, str]) -> None:

@@ -61,6 +61,7 @@ ROUTES: Routes = {
     ("GET", "/counts"): (KNOWN, "/counts", None),
     ("GET", "/doctor"): (ROOT, "/doctor?check=counts", None),
     ("POST", "/doctor/repair"): (ROOT, "/doctor/repair", {"checks": ["counts"]}),
+    ("GET", "/metrics"): (PUBLIC, "/metrics", None),
     ("GET", "/ui"): (PUBLIC, "/ui", None),
     ("GET", "/ui/static/{name}"): (PUBLIC, "/ui/static/style.css", None),
 }

@@ -27,6 +27,7 @@ _EXTRAS = {
         "fastapi",
         "jinja2",
         "orjson",
+        "prometheus_client",
         "psycopg",
         "sqlalchemy",
         "starlette",
