@@ -521,5 +521,6 @@ def _told_by(error: BaseException) -> list[str]:
         if id(one) not in seen:
             seen.add(id(one))
             told += [repr(one), str(one), *getattr(one, "__notes__", [])]
-            found += [other for other in (one.__cause__, one.__context__) if other is not None]
+            context = None if one.__suppress_context__ else one.__context__
+            found += [other for other in (one.__cause__, context) if other is not None]
     return told

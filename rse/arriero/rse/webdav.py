@@ -2,7 +2,7 @@
 
 Of webdavclient3 the request builder and the errors are used; its session is replaced (`transport`), because the
 stock one opens a connection per request, follows redirects and takes over proxies and `~/.netrc`; its path
-handling is not used, because it lets `..` through. Errors come out as this package's, with their cause.
+handling is not used, because it lets `..` through. Errors come out as this package's.
 
 It must not decide what is copied where, nor trust what a server says about success without looking.
 """
@@ -243,7 +243,8 @@ class WebDavProtocol(StorageProtocol):
         except RemoteResourceNotFound:
             return None
         except WebDavException as error:
-            raise self._refused(error, action, path) from error
+            # not `from` it: it has the text of the server as it came
+            raise self._refused(error, action, path) from None
 
     def _request(
         self,
@@ -285,7 +286,7 @@ class WebDavProtocol(StorageProtocol):
                 action, url_path, path, authorization, data=data, headers=headers, patience=patience
             )
         except WebDavException as error:
-            raise self._refused(error, action, path) from error
+            raise self._refused(error, action, path) from None
         if response.status_code >= 300 and not _is_slash_missing(response):
             text = response.headers.get("location", "")
             raise error_of_status(response.status_code, text, _VERBS[action], self.endpoint.rse, path)
