@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from arriero.registry.schema.base import after
 from arriero.registry.schema.tables import dids, events, replicas, rse_usage, rses
 from arriero.registry.services.accesses import Access, record_accesses
-from arriero.registry.states import DeletionOutcome, ReplicaState
+from arriero.registry.states import DeletionOutcome
 from arriero.scheduler.deletion_claim import claim_deletions
 from arriero.scheduler.deletion_reports import Outcome, Report
 from arriero.scheduler.deletion_settle import settle_deletions
@@ -121,8 +121,8 @@ def test_what_is_purged_goes_before_what_is_needed_and_counts_for_it(storages, p
 def test_bad_and_expired_replicas_go_at_once_the_last_copies_of_expired_files_too(storages, pair):
     slac, in2p3 = pair
     bad = storages.files(2, at=pair, verified=[in2p3], prefix="bad")
-    storages.catalogue.set_replica(bad[0], slac, ReplicaState.BAD)
-    storages.catalogue.set_replica(bad[1], in2p3, ReplicaState.BAD)
+    storages.declare_bad(bad[:1], slac)
+    storages.declare_bad(bad[1:], in2p3)
     old = storages.files(1, at=[slac], prefix="old")
     storages.let_go(old, slac, purge=True)
     with storages.database.transaction() as tx:

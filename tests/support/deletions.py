@@ -13,6 +13,7 @@ from sqlalchemy import func, insert, select, update
 
 from arriero.registry.schema.base import after
 from arriero.registry.schema.tables import (
+    bad_replicas,
     deletion_history,
     deletions,
     dids,
@@ -22,7 +23,7 @@ from arriero.registry.schema.tables import (
     rse_usage,
 )
 from arriero.registry.services.context import Context
-from arriero.registry.states import ReplicaState
+from arriero.registry.states import BadReplicaState, ReplicaState
 from arriero.scheduler.deletion_run import DeletionRunner
 from arriero.scheduler.deletion_site import SiteSummary
 from arriero.scheduler.deletion_sweep import sweep_deletions
@@ -141,6 +142,14 @@ class Storages:
                     .where(replicas.c.rse_id == rse_id, replicas.c.file_id == file_id)
                     .values(tombstone=after(place * 0.001 - age_s), purge=True if purge else None)
                 )
+
+    def declare_bad(self, ids: Sequence[int], rse_id: int) -> None:
+        """Have replicas be bad, as a declaration leaves them."""
+        with self.database.transaction() as tx:
+            here = (replicas.c.rse_id == rse_id, replicas.c.file_id.in_(ids))
+            tx.execute(update(replicas).where(*here).values(state=ReplicaState.BAD, verified_at=None))
+            rows = [{"file_id": one, "rse_id": rse_id, "state": BadReplicaState.BAD} for one in ids]
+            tx.execute(insert(bad_replicas), rows)
 
     def measure(self, rse_id: int, *, free: int, keep: int) -> None:
         """Say how much is free, and how much is to be."""

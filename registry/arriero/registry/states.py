@@ -171,9 +171,10 @@ class DeletionCause(StrEnum):
 
 
 class DeletionPass(StrEnum):
-    """When a replica is deleted that may be: now, or when space is needed."""
+    """When a replica is deleted that may be: now, or when space is needed. The bad ones, which go now, are found apart."""
 
     AT_ONCE = "at_once"
+    BAD = "bad"
     WHEN_NEEDED = "when_needed"
 
 

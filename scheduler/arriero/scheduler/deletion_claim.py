@@ -14,7 +14,6 @@ from sqlalchemy import (
     and_,
     cast,
     delete,
-    exists,
     insert,
     literal,
     or_,
@@ -22,13 +21,12 @@ from sqlalchemy import (
     update,
 )
 
-from arriero.registry.dialect import among, id_rows
+from arriero.registry.dialect import among, id_rows, interpret
 from arriero.registry.schema.base import AT_THIS_MOMENT, after, now
 from arriero.registry.schema.tables import (
     arrivals,
     deletions,
     dids,
-    lost_files,
     replicas,
     rse_deletions,
     scopes,
@@ -39,6 +37,7 @@ from arriero.registry.store.deletion_guards import Place, place_of
 from arriero.registry.store.replica_removal import in_a_butler
 from arriero.scheduler.deletion_holds import (
     CHOSEN,
+    MAY_GO,
     choose,
     held_at,
     hold,
@@ -102,6 +101,7 @@ def claim_deletions(
     Claim or None
         None: there is no such RSE. Two workers never get the same one, and together no more than is needed.
     """
+    interpret(connection)
     hold_rse(connection, rse_id)
     terms = read_terms(connection, rse_id)
     if terms is None:
@@ -136,7 +136,7 @@ class _Claiming:
         for kind in DeletionPass:
             if room <= 0 or (kind is DeletionPass.WHEN_NEEDED and need == 0):
                 continue
-            new, found = self._take_new(kind, room, None if kind is DeletionPass.AT_ONCE else need)
+            new, found = self._take_new(kind, room, need if kind is DeletionPass.WHEN_NEEDED else None)
             passed_over += found - len(new)
             need = _less(need, new)
             room -= len(new)
@@ -162,12 +162,8 @@ class _Claiming:
         held = hold(connection, files, (*guards.MAY_GO, ReplicaState.BEING_DELETED)) if files else []
         if not held:
             return []
-        given_up = exists().where(
-            lost_files.c.file_id == deletions.c.file_id, lost_files.c.accepted_at.is_not(None)
-        )
-        found = proof(place)
         was_bad = deletions.c.was == ReplicaState.BAD
-        may_go = or_(found.is_not(None), guards.expired(), and_(was_bad, given_up))
+        needs_no_proof = or_(guards.expired(), and_(was_bad, guards.given_up(deletions.c.file_id)))
         same = and_(deletions.c.file_id == replicas.c.file_id, deletions.c.rse_id == replicas.c.rse_id)
         rows = (
             select(
@@ -175,8 +171,8 @@ class _Claiming:
                 deletions.c.bytes,
                 cast(deletions.c.cause, String),
                 cast(deletions.c.was, String),
-                found,
-                may_go,
+                proof(place),
+                needs_no_proof,
             )
             .join(deletions, same)
             .join(dids, dids.c.id == replicas.c.file_id)
@@ -215,20 +211,18 @@ class _Claiming:
         held = hold(connection, sorted(found), guards.MAY_GO) if found else []
         if not held:
             return [], len(found)
-        proven = proof(place)
-        may_go = or_(proven.is_not(None), guards.needs_no_proof())
         columns = (replicas.c.file_id, replicas.c.bytes, guards.cause(), cast(replicas.c.state, String))
         choose(
             connection,
-            select(*columns, proven, may_go)
+            select(*columns, proof(place), guards.needs_no_proof())
             .join(dids, dids.c.id == replicas.c.file_id)
             .where(
                 *held_at(connection, place, held),
                 or_(guards.buried(), guards.is_bad()),
-                guards.fault(place).is_(None),
-                may_go,
+                guards.hindrance(place).is_(None),
             ),
         )
+        connection.execute(delete(reap_chosen).where(~MAY_GO))
         self._pass_over_ingested()
         self._insert()
         return self._taken(), len(found)
@@ -314,7 +308,7 @@ class _Claiming:
                 replicas.c.path,
                 deletions.c.bytes,
                 dids.c.adler32,
-                reap_chosen.c.may_go,
+                MAY_GO.label("may_go"),
             )
             .select_from(reap_chosen)
             .join(deletions, deletions.c.file_id == reap_chosen.c.file_id)
@@ -324,7 +318,7 @@ class _Claiming:
             .where(deletions.c.rse_id == self.place.rse_id)
             .order_by(deletions.c.id)
         )
-        return [ClaimedDeletion(**row) for row in rows.mappings()]
+        return [ClaimedDeletion(*row) for row in rows.all()]
 
 
 def _less(need: int | None, taken: Collection[ClaimedDeletion]) -> int | None:

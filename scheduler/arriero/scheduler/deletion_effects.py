@@ -83,14 +83,21 @@ def note_finished(connection: Connection, ids: Sequence[int]) -> None:
     bulk_insert(connection, reap_settled, columns, rows)
 
 
-def finish(connection: Connection) -> None:
-    """Take the staged replicas out of the catalogue, with what depends on them, and write their history."""
+def finish(connection: Connection, *, may_be_lost: bool = False) -> None:
+    """Take the staged replicas out of the catalogue, with what depends on them, and write their history.
+
+    Parameters
+    ----------
+    may_be_lost
+        Not all of their files have another copy.
+    """
     _write_history(connection)
     replica_removal.drop_waiting_arrivals(connection)
     bad_replicas.close(connection, BadReplicaState.DELETED)
     replica_removal.remove(connection)
     _end(connection, Action.FINISH)
-    losses.note(connection, sets.their_files())
+    if may_be_lost:
+        losses.note(connection, sets.their_files())
     # another RSE may feed the same Butler
     record_arrivals(connection, replica_removal.elsewhere())
 

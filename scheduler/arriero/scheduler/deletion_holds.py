@@ -20,6 +20,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    or_,
     select,
 )
 
@@ -48,13 +49,16 @@ reap_chosen = Table(
     Column("cause", String(24), nullable=False),
     Column("was", String(24), nullable=False),
     Column("proof_rse_id", Integer),
-    Column("may_go", Boolean, nullable=False),
+    Column("needs_no_proof", Boolean, nullable=False),
     prefixes=["TEMPORARY"],
 )
 """Files whose replicas at the RSE are to go, each with its proof."""
 
 CHOSEN = select(reap_chosen.c.file_id)
 """Query for them."""
+
+MAY_GO = or_(reap_chosen.c.proof_rse_id.is_not(None), reap_chosen.c.needs_no_proof)
+"""Condition that one of them may go: there is a proof, or it needs none."""
 
 
 def hold(connection: Connection, file_ids: Sequence[int], states: Sequence[ReplicaState]) -> list[int]:
@@ -66,7 +70,7 @@ def hold(connection: Connection, file_ids: Sequence[int], states: Sequence[Repli
         .order_by(dids.c.id)
         .with_for_update(of=dids, key_share=True, skip_locked=True)
     )
-    held = list(connection.scalars(files))
+    held = list(connection.scalars(files).all())
     if held:
         rows = (
             select(replicas.c.file_id, replicas.c.rse_id)
@@ -98,7 +102,7 @@ def proof(place: Place) -> Any:
     is_held = exists().where(reap_held.c.file_id == another.c.file_id, reap_held.c.rse_id == another.c.rse_id)
     return (
         select(func.min(another.c.rse_id))
-        .where(guards.proves(another, place), is_held)
+        .where(*guards.proves(another, place), is_held)
         .correlate(replicas)
         .scalar_subquery()
     )
@@ -115,6 +119,6 @@ def proof_verified_at() -> Any:
 
 
 def choose(connection: Connection, rows: Select[Any]) -> None:
-    """Note what goes: file, bytes, cause, state, RSE of the proof, and whether it may."""
-    columns = ["file_id", "bytes", "cause", "was", "proof_rse_id", "may_go"]
+    """Note what goes: file, bytes, cause, state, RSE of the proof, and whether it needs none."""
+    columns = ["file_id", "bytes", "cause", "was", "proof_rse_id", "needs_no_proof"]
     connection.execute(insert(reap_chosen).from_select(columns, rows))

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, RowMapping, case, func, literal, null, or_, select, update
+from sqlalchemy import Connection, case, func, literal, null, or_, select, update
 
-from arriero.registry.dialect import id_rows
+from arriero.registry.dialect import id_rows, interpret
 from arriero.registry.ports import Bell
 from arriero.registry.schema.base import after, now
-from arriero.registry.schema.tables import deletions, rse_deletions, rse_usage
+from arriero.registry.schema.tables import deletions, rse_deletions, rse_usage, rses
 from arriero.registry.services.bad_replicas import RulesCame, retried
 from arriero.registry.services.context import Context
 from arriero.registry.store import events
@@ -69,6 +69,7 @@ def settle_deletions(context: Context, rse_id: int, owner: str, reports: Sequenc
 def _settle(
     connection: Connection, context: Context, rse_id: int, owner: str, reports: Sequence[Report]
 ) -> Settled:
+    interpret(connection)
     held = _hold(connection, owner, reports)
     decided = [
         decide(report, held[report.deletion.id, report.deletion.fence])
@@ -79,9 +80,9 @@ def _settle(
     if not decided:
         return result
     effects.note(connection, decided)
-    result.woken = _hold_replicas(connection, rse_id, decided)
-    _end(connection, rse_id, decided)
-    _try_again(connection, context)
+    result.woken = _end(connection, rse_id, decided)
+    if any(one.action in {Action.AGAIN, Action.BURY} for one in decided):
+        _try_again(connection, context)
     result.done = sum(one.is_gone for one in decided)
     result.freed = sum(one.freed for one in decided)
     result.failed = sum(one.report.outcome in {Outcome.FAILED, Outcome.UNREACHABLE} for one in decided)
@@ -89,8 +90,7 @@ def _settle(
     _count_space(connection, rse_id, result.freed)
     if result.done:
         _storage_works(connection, rse_id)
-    failed = [one for one in decided if one.report.outcome is Outcome.FAILED]
-    events.append(connection, "deletion-failed", _keyed(_named(connection, rse_id, failed), failed))
+    _tell(connection, rse_id, decided)
     return result
 
 
@@ -109,18 +109,37 @@ def _hold(connection: Connection, owner: str, reports: Iterable[Report]) -> dict
     return {(row.id, row.fence): row for row in rows}
 
 
-def _hold_replicas(connection: Connection, rse_id: int, decided: Sequence[Decided]) -> int:
-    """Hold the replicas that change, after the rules that wait for them; give how many those are.
+def _end(connection: Connection, rse_id: int, decided: Sequence[Decided]) -> int:
+    """Carry out what ends deletions; give how many rules have waited for their replicas."""
+    finished = [one for one in decided if one.action is Action.FINISH]
+    reverted = [one for one in decided if one.action is Action.REVERT]
+    changing = [*finished, *reverted]
+    if not changing:
+        return 0
+    _stage(connection, rse_id, changing)
+    waiting = hold_staged(connection)
+    if waiting:
+        look_at_files(connection, sets.locks_on_them())
+    if reverted:
+        if finished:
+            _stage(connection, rse_id, reverted)
+        effects.revert(connection)
+    if finished:
+        if reverted:
+            _stage(connection, rse_id, finished)
+        lost_its_proof = not all(one.report.deletion.may_go for one in finished)
+        effects.finish(connection, may_be_lost=lost_its_proof)
+    return waiting
+
+
+def hold_staged(connection: Connection) -> int:
+    """Hold the staged replicas, after the rules that wait for them; give how many those are.
 
     Raises
     ------
     RulesCame
         Another has come meanwhile.
     """
-    changing = [one for one in decided if one.action in {Action.FINISH, Action.REVERT}]
-    if not changing:
-        return 0
-    _stage(connection, rse_id, changing)
     held = sets.hold_rules(connection)
     sets.hold_replicas(connection)
     waiting = sets.rules_with_locks(connection)
@@ -133,24 +152,6 @@ def _stage(connection: Connection, rse_id: int, decided: Sequence[Decided]) -> N
     sets.keep_only(
         connection, ((place, one.report.deletion.file_id, rse_id) for place, one in enumerate(decided))
     )
-
-
-def _end(connection: Connection, rse_id: int, decided: Sequence[Decided]) -> None:
-    """Carry out what ends a deletion."""
-    reverted = [one for one in decided if one.action is Action.REVERT]
-    if reverted:
-        _stage(connection, rse_id, reverted)
-        effects.revert(connection)
-        look_at_files(connection, sets.locks_on_them())
-    finished = [one for one in decided if one.action is Action.FINISH]
-    if finished:
-        _stage(connection, rse_id, finished)
-        named = sets.found_replicas(connection)
-        effects.finish(connection)
-        look_at_files(connection, sets.locks_on_them())
-        _tell(connection, named, finished)
-    buried = [one for one in decided if one.action is Action.BURY]
-    _tell(connection, _named(connection, rse_id, buried), buried)
 
 
 def _try_again(connection: Connection, context: Context) -> None:
@@ -230,14 +231,11 @@ def finish_graves(context: Context, *, limit: int = 1000) -> int:
             return 0, 0
         effects.note_finished(connection, [row.id for row in rows])
         sets.keep_only(connection, ((place, row.file_id, row.rse_id) for place, row in enumerate(rows)))
-        held = sets.hold_rules(connection)
-        sets.hold_replicas(connection)
-        waiting = sets.rules_with_locks(connection)
-        if waiting - held:
-            raise RulesCame
+        waiting = hold_staged(connection)
+        if waiting:
+            look_at_files(connection, sets.locks_on_them())
         effects.finish(connection)
-        look_at_files(connection, sets.locks_on_them())
-        return len(rows), len(waiting)
+        return len(rows), waiting
 
     finished, woken = retried(context, work)
     if woken:
@@ -245,38 +243,34 @@ def finish_graves(context: Context, *, limit: int = 1000) -> int:
     return finished
 
 
-def _named(connection: Connection, rse_id: int, decided: Sequence[Decided]) -> Sequence[RowMapping]:
-    if not decided:
-        return []
-    _stage(connection, rse_id, decided)
-    return sets.found_replicas(connection)
+_EVENTS = {
+    Outcome.DONE: "deletion-done",
+    Outcome.NOT_FOUND: "deletion-not-found",
+    Outcome.FAILED: "deletion-failed",
+}
+"""Rucio's events."""
 
 
-def _tell(connection: Connection, named: Sequence[RowMapping], decided: Sequence[Decided]) -> None:
-    for outcome, event_type in ((Outcome.DONE, "deletion-done"), (Outcome.NOT_FOUND, "deletion-not-found")):
-        told = [one for one in decided if one.report.outcome is outcome]
-        events.append(connection, event_type, _keyed(named, told))
-
-
-def _keyed(named: Sequence[RowMapping], decided: Iterable[Decided]) -> list[tuple[str, dict[str, Any]]]:
-    """Events in Rucio's shape, each with the key that keeps those of one replica in order."""
-    by_file = {row["file_id"]: row for row in named}
-    keyed = []
+def _tell(connection: Connection, rse_id: int, decided: Sequence[Decided]) -> None:
+    """Write events in Rucio's shape, each with the key that keeps those of one replica in order."""
+    rse = connection.scalar(select(rses.c.name).where(rses.c.id == rse_id))
+    keyed: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for one in decided:
-        report = one.report
-        row = by_file.get(report.deletion.file_id)
-        if row is None:
+        report, deletion = one.report, one.report.deletion
+        if report.outcome not in _EVENTS:
             continue
         payload = {
-            "scope": row["scope"],
-            "name": row["name"],
-            "rse": row["rse"],
-            "file-size": report.deletion.bytes,
-            "bytes": report.deletion.bytes,
+            "scope": deletion.scope,
+            "name": deletion.name,
+            "rse": rse,
+            "file-size": deletion.bytes,
+            "bytes": deletion.bytes,
             "url": report.url,
             "protocol": report.scheme,
             "duration": round(report.seconds or 0.0, 3),
             "reason": report.reason or "",
         }
-        keyed.append((f"{row['rse']}:{row['scope']}:{row['name']}", payload))
-    return keyed
+        key = f"{rse}:{deletion.scope}:{deletion.name}"
+        keyed.setdefault(_EVENTS[report.outcome], []).append((key, payload))
+    for event_type, told in keyed.items():
+        events.append(connection, event_type, told)

@@ -159,7 +159,7 @@ class DeletionSite:
                 tx,
                 self._rse.id,
                 self._owner,
-                limit=settings.deletion_batch - len(state.held),
+                limit=settings.deletion_batch,
                 most=settings.deletion_batch,
                 lease_s=settings.deletion_lease_s,
             )

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, ScalarSelect, and_, exists, fu
 from arriero.registry.dialect import insert_into
 from arriero.registry.schema.base import AT_THIS_MOMENT, now
 from arriero.registry.schema.tables import (
+    bad_replicas,
     deletion_passes,
     deletions,
     replicas,
@@ -25,7 +26,7 @@ from arriero.registry.schema.tables import (
     stops,
 )
 from arriero.registry.states import DeletionPass
-from arriero.registry.store.deletion_guards import AT_ONCE
+from arriero.registry.store.deletion_guards import AT_ONCE, DECLARED_BAD
 from arriero.registry.store.stops import DELETIONS
 
 GREEDY = "greedyDeletion"
@@ -203,12 +204,15 @@ def due_rses(connection: Connection) -> Sequence[Terms]:
         deletions.c.gone_at.is_(None),
     )
     at_once = exists().where(replicas.c.rse_id == rses.c.id, AT_ONCE)
+    bad = exists().where(bad_replicas.c.rse_id == rses.c.id, DECLARED_BAD)
     buried = exists().where(
         replicas.c.rse_id == rses.c.id,
         replicas.c.tombstone.is_not(None),
         replicas.c.tombstone <= AT_THIS_MOMENT,
     )
-    new = and_(at_once, _NO_PASS_RESTS[DeletionPass.AT_ONCE]).label("new")
+    new = or_(
+        and_(at_once, _NO_PASS_RESTS[DeletionPass.AT_ONCE]), and_(bad, _NO_PASS_RESTS[DeletionPass.BAD])
+    ).label("new")
     needed = and_(buried, _NO_PASS_RESTS[DeletionPass.WHEN_NEEDED]).label("needed")
     query = _TERMS.add_columns(again.label("again"), new, needed).where(
         rses.c.availability_delete,

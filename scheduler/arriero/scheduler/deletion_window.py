@@ -13,10 +13,10 @@ from sqlalchemy import Connection, Select, and_, case, literal, or_, select, tup
 
 from arriero.registry.dialect import insert_into
 from arriero.registry.schema.base import AT_THIS_MOMENT, UtcDateTime, after, now
-from arriero.registry.schema.tables import deletion_passes, dids, replicas
+from arriero.registry.schema.tables import bad_replicas, deletion_passes, dids, replicas
 from arriero.registry.states import DeletionPass
 from arriero.registry.store import deletion_guards as guards
-from arriero.registry.store.deletion_guards import AT_ONCE, Place
+from arriero.registry.store.deletion_guards import AT_ONCE, DECLARED_BAD, Place
 
 SEEN_PER_SECOND = 2000.0
 """A pass rests a second for each so many replicas that it has looked at."""
@@ -66,7 +66,9 @@ def look_on(connection: Connection, place: Place, begun: Pass, limit: int) -> tu
     for _ in range(_WINDOWS):
         size = limit - len(found)
         rows = connection.execute(_window(place, at, size)).all()
-        found += [row.file_id for row in rows if row.code is None]
+        # one may have been declared bad twice
+        known = frozenset(found)
+        found += dict.fromkeys(row.file_id for row in rows if row.code is None and row.file_id not in known)
         if rows:
             last = rows[-1]
             seen = at.seen + len(rows)
@@ -88,13 +90,18 @@ def _window(place: Place, at: Pass, size: int) -> Select[Any]:
     )
     if at.kind is DeletionPass.AT_ONCE:
         query = query.where(AT_ONCE).order_by(replicas.c.file_id)
-        if at.after_file_id is not None:
-            query = query.where(replicas.c.file_id > at.after_file_id)
-        return query
+        return query.where(replicas.c.file_id > (at.after_file_id or 0))
+    if at.kind is DeletionPass.BAD:
+        beyond = bad_replicas.c.file_id > (at.after_file_id or 0)
+        return (
+            query.join(bad_replicas, bad_replicas.c.file_id == replicas.c.file_id)
+            .where(bad_replicas.c.rse_id == place.rse_id, DECLARED_BAD, beyond)
+            .order_by(bad_replicas.c.file_id)
+        )
     query = query.where(replicas.c.tombstone.is_not(None), replicas.c.tombstone <= AT_THIS_MOMENT)
     if at.after_at is not None and at.after_file_id is not None:
-        beyond = tuple_(literal(at.after_at, UtcDateTime()), literal(at.after_file_id))
-        query = query.where(tuple_(replicas.c.tombstone, replicas.c.file_id) > beyond)
+        last = tuple_(literal(at.after_at, UtcDateTime()), literal(at.after_file_id))
+        query = query.where(tuple_(replicas.c.tombstone, replicas.c.file_id) > last)
     return query.order_by(replicas.c.tombstone, replicas.c.file_id)
 
 

@@ -13,7 +13,6 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
-    text,
 )
 
 from arriero.registry.schema.base import BigId, UtcDateTime, created_at, metadata, now, updated_at, words
@@ -47,12 +46,6 @@ deletions = Table(
     Column("started_at", UtcDateTime),
     UniqueConstraint("file_id", "rse_id"),
     Index("ix_deletions_rse_id_not_before", "rse_id", "not_before"),
-    Index(
-        "ix_deletions_leased",
-        "lease_until",
-        postgresql_where=text("lease_until IS NOT NULL"),
-        sqlite_where=text("lease_until IS NOT NULL"),
-    ),
 )
 """A row for each replica that is BEING_DELETED."""
 

@@ -34,8 +34,9 @@ replicas = Table(
         "ix_replicas_at_once",
         "rse_id",
         "file_id",
-        postgresql_where=text("purge IS NOT NULL OR state = 'BAD'"),
-        sqlite_where=text("purge IS NOT NULL OR state = 'BAD'"),
+        # and not by state: an index on what changes so often would make each change dear
+        postgresql_where=text("purge IS NOT NULL"),
+        sqlite_where=text("purge IS NOT NULL"),
     ),
     Index(
         "ix_replicas_tombstone",
@@ -77,6 +78,13 @@ bad_replicas = Table(
     updated_at(),
     Index("ix_bad_replicas_file_id_rse_id", "file_id", "rse_id"),
     Index("ix_bad_replicas_state_created_at", "state", "created_at"),
+    Index(
+        "ix_bad_replicas_bad",
+        "rse_id",
+        "file_id",
+        postgresql_where=text("state = 'BAD'"),
+        sqlite_where=text("state = 'BAD'"),
+    ),
 )
 """What was said against replicas: every declaration, and how it ended."""
 

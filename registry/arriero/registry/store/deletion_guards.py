@@ -6,10 +6,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, and_, case, exists, or_, select, text
 
+from arriero.registry.dialect import is_found
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import (
+    arrivals,
     bad_replicas,
     dids,
+    locks,
     lost_files,
     replicas,
     requests,
@@ -18,8 +21,14 @@ from arriero.registry.schema.tables import (
     rses,
     scopes,
 )
-from arriero.registry.states import BadReplicaState, DeletionCause, DeletionPass, ReplicaState, RequestState
-from arriero.registry.store.replica_removal import in_a_butler, locked
+from arriero.registry.states import (
+    ArrivalState,
+    BadReplicaState,
+    DeletionCause,
+    DeletionPass,
+    ReplicaState,
+    RequestState,
+)
 from arriero.registry.store.rses import ALGORITHM_ATTRIBUTE
 
 BEING_DELETED = "being_deleted"
@@ -49,8 +58,9 @@ REASONS: Mapping[str, str] = {
 MAY_GO = (ReplicaState.AVAILABLE, ReplicaState.UNAVAILABLE, ReplicaState.BAD)
 """States of replicas that may have bytes and that nobody works on or hopes for."""
 
-AT_ONCE = text("(replicas.purge IS NOT NULL OR replicas.state = 'BAD')")
-"""What goes at once, spelt as the index has it, so that both databases see that it serves."""
+AT_ONCE = text("replicas.purge IS NOT NULL")
+DECLARED_BAD = text("bad_replicas.state = 'BAD'")
+"""What goes at once, spelt as the indexes have it, so that both databases see that they serve."""
 
 _BY_NAME = "lsst_butler"
 """LFN-to-PFN algorithm in which the scope plays no part."""
@@ -61,8 +71,8 @@ class Place:
     """An RSE from which replicas are to go."""
 
     rse_id: int
-    beside: frozenset[int] = frozenset()
-    """RSEs that may be the same storage under another name: what lies there proves nothing."""
+    worthless: frozenset[int] = frozenset()
+    """RSEs where a copy proves nothing: they keep nothing for certain, or may be the same storage under another name."""
     by_name: bool = False
     """Whether files of one name share a path, whatever their scope."""
 
@@ -76,13 +86,16 @@ def place_of(connection: Connection, rse_id: int) -> Place:
         rse_protocols.c.port,
         rse_protocols.c.prefix,
     )
-    rows = connection.execute(select(*columns)).all()
+    beside = _beside(rse_id, connection.execute(select(*columns)).all())
+    forgetful = connection.scalars(
+        select(rses.c.id).where(or_(rses.c.volatile, rses.c.deleted_at.is_not(None)))
+    )
     algorithm = connection.scalar(
         select(rse_attributes.c.value).where(
             rse_attributes.c.rse_id == rse_id, rse_attributes.c.key == ALGORITHM_ATTRIBUTE
         )
     )
-    return Place(rse_id, _beside(rse_id, rows), algorithm == _BY_NAME)
+    return Place(rse_id, beside | frozenset(forgetful), algorithm == _BY_NAME)
 
 
 _PORTS = {"https": 443, "davs": 443, "http": 80, "dav": 80}
@@ -141,69 +154,85 @@ def when() -> ColumnElement[str]:
     )
 
 
-def proves(another: FromClause, place: Place) -> ColumnElement[bool]:
-    """Condition that another replica of the file proves that this one may go.
+def proves(another: FromClause, place: Place) -> list[ColumnElement[bool]]:
+    """Conditions that another replica of the file proves that this one may go.
 
     It is AVAILABLE, was verified and has not become suspicious since, on another storage, and one that keeps things.
     """
-    forgetful = rses.alias("forgetful")
-    gone = select(forgetful.c.id).where(or_(forgetful.c.volatile, forgetful.c.deleted_at.is_not(None)))
-    doubted = exists().where(
+    doubted = is_found(
         bad_replicas.c.file_id == another.c.file_id,
         bad_replicas.c.rse_id == another.c.rse_id,
         bad_replicas.c.state == BadReplicaState.SUSPICIOUS,
         bad_replicas.c.created_at > another.c.verified_at,
+        of=bad_replicas,
     )
-    conditions = [
+    return [
         another.c.file_id == replicas.c.file_id,
-        another.c.rse_id != place.rse_id,
+        another.c.rse_id.not_in(sorted({place.rse_id, *place.worthless})),
         another.c.state == ReplicaState.AVAILABLE,
         another.c.verified_at.is_not(None),
-        another.c.rse_id.not_in(gone),
         ~doubted,
     ]
-    if place.beside:
-        conditions.append(another.c.rse_id.not_in(sorted(place.beside)))
-    return and_(*conditions)
 
 
 def needs_no_proof() -> ColumnElement[bool]:
     """Condition that a replica may go even if it is the last: its file has expired, or is given up and this is bad."""
-    given_up = exists().where(
-        lost_files.c.file_id == replicas.c.file_id, lost_files.c.accepted_at.is_not(None)
-    )
-    return or_(expired(), and_(is_bad(), given_up))
+    return or_(expired(), and_(is_bad(), given_up(replicas.c.file_id)))
+
+
+def given_up(file_id: ColumnElement[int]) -> ColumnElement[bool]:
+    """Condition that somebody has accepted that a file is lost."""
+    return is_found(lost_files.c.file_id == file_id, lost_files.c.accepted_at.is_not(None), of=lost_files)
+
+
+def hindrance(place: Place) -> ColumnElement[str | None]:
+    """Code of what stands against deleting a replica at a place, joined with its file, but that it may be the last."""
+    return case(*_hindrances(place))
 
 
 def fault(place: Place) -> ColumnElement[str | None]:
     """Code of what stands against deleting a replica at a place, joined with its file; null: nothing does."""
-    state, another = replicas.c.state, replicas.alias("another")
-    there = exists().where(
+    another = replicas.alias("another")
+    there = is_found(
         another.c.file_id == replicas.c.file_id,
         another.c.rse_id != replicas.c.rse_id,
         another.c.state == ReplicaState.AVAILABLE,
+        of=another,
     )
-    proven = exists().where(proves(another, place))
+    proven = is_found(*proves(another, place), of=another)
+    last = (~or_(proven, needs_no_proof()), case((there, UNPROVEN), else_=LAST))
+    return case(*_hindrances(place), last)
+
+
+# each is looked up for the replica at hand: planned as sets, they would be whole tables that are read for a batch
+
+
+def _hindrances(place: Place) -> list[tuple[ColumnElement[bool], Any]]:
+    state, here = replicas.c.state, replicas.c.rse_id
+    locked = is_found(locks.c.file_id == replicas.c.file_id, locks.c.rse_id == here, of=locks)
+    # any replica of the file may be the source
+    in_use = is_found(
+        requests.c.file_id == replicas.c.file_id,
+        requests.c.state.in_((RequestState.QUEUED, RequestState.SUBMITTED)),
+        of=requests,
+    )
+    in_a_butler = is_found(
+        arrivals.c.file_id == replicas.c.file_id,
+        arrivals.c.rse_id == here,
+        arrivals.c.state.in_((ArrivalState.INGESTED, ArrivalState.LEASED)),
+        of=arrivals,
+    )
     found: list[tuple[ColumnElement[bool], Any]] = [
         (state == ReplicaState.BEING_DELETED, BEING_DELETED),
         (state == ReplicaState.COPYING, BEING_COPIED),
         (state == ReplicaState.TEMPORARY_UNAVAILABLE, UNAVAILABLE_FOR_NOW),
-        (locked(), LOCKED),
-        (_in_use(), IN_USE),
-        (in_a_butler(), HELD_BY_BUTLER),
+        (locked, LOCKED),
+        (in_use, IN_USE),
+        (in_a_butler, HELD_BY_BUTLER),
     ]
     if place.by_name:
         found.append((_shares_its_path(), SHARED_PATH))
-    found.append((~or_(proven, needs_no_proof()), case((there, UNPROVEN), else_=LAST)))
-    return case(*found)
-
-
-def _in_use() -> ColumnElement[bool]:
-    """Condition that a copy of the file is under way or waits, wherever: any replica may be its source."""
-    return exists().where(
-        requests.c.file_id == replicas.c.file_id,
-        requests.c.state.in_((RequestState.QUEUED, RequestState.SUBMITTED)),
-    )
+    return found
 
 
 def _shares_its_path() -> ColumnElement[bool]:

@@ -31,13 +31,12 @@ def upgrade() -> None:
     _create_history()
     _create_rses()
     _create_stops()
-    for name, columns, which in (
-        ("ix_replicas_at_once", ["rse_id", "file_id"], "purge IS NOT NULL OR state = 'BAD'"),
-        ("ix_replicas_tombstone", ["rse_id", "tombstone", "file_id"], "tombstone IS NOT NULL"),
+    for name, table, columns, which in (
+        ("ix_replicas_at_once", "replicas", ["rse_id", "file_id"], "purge IS NOT NULL"),
+        ("ix_replicas_tombstone", "replicas", ["rse_id", "tombstone", "file_id"], "tombstone IS NOT NULL"),
+        ("ix_bad_replicas_bad", "bad_replicas", ["rse_id", "file_id"], "state = 'BAD'"),
     ):
-        op.create_index(
-            name, "replicas", columns, postgresql_where=sa.text(which), sqlite_where=sa.text(which)
-        )
+        op.create_index(name, table, columns, postgresql_where=sa.text(which), sqlite_where=sa.text(which))
 
 
 def _create_deletions() -> None:
@@ -78,13 +77,6 @@ def _create_deletions() -> None:
         sa.UniqueConstraint("file_id", "rse_id", name=op.f("uq_deletions_file_id_rse_id")),
     )
     op.create_index("ix_deletions_rse_id_not_before", "deletions", ["rse_id", "not_before"])
-    op.create_index(
-        "ix_deletions_leased",
-        "deletions",
-        ["lease_until"],
-        postgresql_where=sa.text("lease_until IS NOT NULL"),
-        sqlite_where=sa.text("lease_until IS NOT NULL"),
-    )
 
 
 def _create_history() -> None:
@@ -141,7 +133,7 @@ def _create_rses() -> None:
     op.create_table(
         "deletion_passes",
         sa.Column("rse_id", sa.Integer(), nullable=False),
-        sa.Column("kind", _words("at_once", "when_needed", name="kind"), nullable=False),
+        sa.Column("kind", _words("at_once", "bad", "when_needed", name="kind"), nullable=False),
         sa.Column("after_at", _INSTANT, nullable=True),
         sa.Column("after_file_id", sa.BigInteger(), nullable=True),
         sa.Column("seen", sa.BigInteger(), nullable=False),
@@ -173,6 +165,7 @@ def _create_stops() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_bad_replicas_bad", "bad_replicas")
     op.drop_index("ix_replicas_tombstone", "replicas")
     op.drop_index("ix_replicas_at_once", "replicas")
     for table in (
