@@ -7,14 +7,12 @@ A test module subclasses `ProtocolConformance` and gives it a fixture `endpoint`
         def endpoint(self, tmp_path):
             return Endpoint("MINE", "file", "", 0, str(tmp_path))
 
-Each test works in a folder of its own below the prefix and leaves it there. It needs pytest, which this package
-does not depend on.
+Each test works in a folder of its own below the prefix and leaves it there. What a storage cannot, by its abilities,
+it has to refuse; one that does not list overrides `names_in`. It needs pytest, which this package does not depend on.
 """
 
 from __future__ import annotations
 
-import uuid
-import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -28,8 +26,9 @@ from arriero.rse.errors import (
     Unsupported,
 )
 from arriero.rse.pool import ProtocolPool
-from arriero.rse.protocol import OtherSide, StorageProtocol
-from arriero.rse.types import Endpoint
+from arriero.rse.protocol import StorageProtocol
+from arriero.rse.testing_abilities import AbilitiesConformance
+from arriero.rse.testing_base import adler32
 
 ORDINARY_NAMES = (
     "plain.fits",
@@ -81,47 +80,12 @@ REFUSED_PATHS = (
 """Paths that no storage is ever asked for."""
 
 
-NOWHERE = OtherSide(Endpoint("NOWHERE", "http", "127.0.0.1", 9, "/"), "nothing")
-"""Where no storage is."""
-
-
-def adler32(content: bytes) -> str:
-    """Canonical adler32 of some bytes, by other code than that under test."""
-    return f"{zlib.adler32(content):08x}"
-
-
 def _shown(name: str) -> str:
     return ascii(name if len(name) <= 40 else f"{name[:6]}... of {len(name)}")
 
 
-class ProtocolConformance:
+class ProtocolConformance(AbilitiesConformance):
     """What `StorageProtocol` promises, as tests; subclass it and give it a fixture `endpoint`."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def pool(cls) -> Iterator[ProtocolPool]:
-        pool = ProtocolPool()
-        yield pool
-        pool.close()
-
-    @pytest.fixture
-    def protocol(self, endpoint: Endpoint, pool: ProtocolPool) -> StorageProtocol:
-        return pool.get(endpoint)
-
-    @pytest.fixture
-    def folder(self, protocol: StorageProtocol) -> str:
-        """Path of a new, empty folder."""
-        folder = f"conformance-{uuid.uuid4().hex}"
-        protocol.make_parents(f"{folder}/x")
-        return folder
-
-    @staticmethod
-    def content_of(protocol: StorageProtocol, path: str) -> bytes:
-        return b"".join(protocol.read(path))
-
-    @staticmethod
-    def names_in(protocol: StorageProtocol, folder: str) -> set[str]:
-        return {entry.name for entry in protocol.list_directory(folder)}
 
     # -- writing and reading ----------------------------------------------------------------------
 
@@ -151,6 +115,26 @@ class ProtocolConformance:
         protocol.write(f"{folder}/f", [b"short"], 5)
         assert self.content_of(protocol, f"{folder}/f") == b"short"
         assert self.names_in(protocol, folder) == {"f"}
+
+    def test_what_is_new_only_takes_the_place_of_nothing_where_that_can_be_told(
+        self, protocol: StorageProtocol, folder: str
+    ) -> None:
+        protocol.write(f"{folder}/f", [b"abc"], 3, only_new=True)
+        try:
+            protocol.write(f"{folder}/f", [b"other"], 5, only_new=True)
+        except AlreadyExists:
+            assert self.content_of(protocol, f"{folder}/f") == b"abc"
+        else:
+            assert self.content_of(protocol, f"{folder}/f") == b"other"
+        assert self.names_in(protocol, folder) == {"f"}
+
+    @pytest.mark.parametrize(
+        ("start", "length"), [(0, 1), (3, 4), (0, 10), (8, 100), (9, 1), (50, 5), (4, 0)]
+    )
+    def test_part_of_a_file(self, protocol: StorageProtocol, folder: str, start: int, length: int) -> None:
+        content = b"0123456789"
+        protocol.write(f"{folder}/f", [content], len(content))
+        assert protocol.read_range(f"{folder}/f", start, length) == content[start : start + length]
 
     def test_reading_may_stop_early(self, protocol: StorageProtocol, folder: str) -> None:
         content = bytes(5_000_000)
@@ -221,10 +205,11 @@ class ProtocolConformance:
         assert protocol.stat(path).bytes == len(content)
         assert protocol.digest(path) == adler32(content)
         assert self.names_in(protocol, folder) == {name}
-        protocol.move(path, f"{folder}/moved")
-        assert self.names_in(protocol, folder) == {"moved"}
-        protocol.move(f"{folder}/moved", path)
-        assert self.content_of(protocol, path) == content
+        if protocol.abilities.move:
+            protocol.move(path, f"{folder}/moved")
+            assert self.names_in(protocol, folder) == {"moved"}
+            protocol.move(f"{folder}/moved", path)
+            assert self.content_of(protocol, path) == content
         assert protocol.delete(path) is True
         assert self.names_in(protocol, folder) == set()
 
@@ -253,17 +238,20 @@ class ProtocolConformance:
         for method in (protocol.read, protocol.delete, protocol.digest, protocol.make_parents):
             with pytest.raises(InvalidName):
                 method(path)
-        protocol.write(f"{folder}/a", [b"x"], 1)
         with pytest.raises(InvalidName):
-            protocol.move(f"{folder}/a", path)
-        with pytest.raises(InvalidName):
-            protocol.move(path, f"{folder}/b")
+            protocol.read_range(path, 0, 1)
+        if protocol.abilities.move:
+            protocol.write(f"{folder}/a", [b"x"], 1)
+            with pytest.raises(InvalidName):
+                protocol.move(f"{folder}/a", path)
+            with pytest.raises(InvalidName):
+                protocol.move(path, f"{folder}/b")
 
     # -- what is not there ------------------------------------------------------------------------
 
     def test_missing(self, protocol: StorageProtocol, folder: str) -> None:
         path = f"{folder}/missing"
-        for look in (protocol.stat, protocol.digest, protocol.read, protocol.list_directory):
+        for look in (protocol.stat, protocol.digest, protocol.read):
             with pytest.raises(NotFound) as caught:
                 look(path)
             assert path in caught.value.message
@@ -271,41 +259,11 @@ class ProtocolConformance:
         with pytest.raises(NotFound):
             protocol.stat(path, digest=True)
         with pytest.raises(NotFound):
-            protocol.move(path, f"{folder}/other")
+            protocol.fingerprint(path, 3)
         assert protocol.delete(path) is False
         assert protocol.delete(f"{folder}/missing-too/f") is False
 
-    # -- moving and removing ----------------------------------------------------------------------
-
-    def test_move(self, protocol: StorageProtocol, folder: str) -> None:
-        protocol.write(f"{folder}/a", [b"abc"], 3)
-        protocol.make_parents(f"{folder}/other/b")
-        protocol.move(f"{folder}/a", f"{folder}/other/b")
-        assert self.content_of(protocol, f"{folder}/other/b") == b"abc"
-        assert protocol.digest(f"{folder}/other/b") == adler32(b"abc")
-        assert self.names_in(protocol, folder) == {"other"}
-
-    def test_move_never_replaces(self, protocol: StorageProtocol, folder: str) -> None:
-        protocol.write(f"{folder}/a", [b"aaa"], 3)
-        protocol.write(f"{folder}/b", [b"bbbb"], 4)
-        protocol.make_parents(f"{folder}/c/x")
-        for destination in ("b", "c"):
-            with pytest.raises(AlreadyExists):
-                protocol.move(f"{folder}/a", f"{folder}/{destination}")
-        assert self.content_of(protocol, f"{folder}/a") == b"aaa"
-        assert self.content_of(protocol, f"{folder}/b") == b"bbbb"
-
-    def test_move_replaces_a_file_when_told_to(self, protocol: StorageProtocol, folder: str) -> None:
-        for name, content in (("a", b"aaa"), ("b", b"bbbb"), ("c", b"cc")):
-            protocol.write(f"{folder}/{name}", [content], len(content))
-        protocol.make_parents(f"{folder}/d/x")
-        with pytest.raises(AlreadyExists):
-            protocol.move(f"{folder}/a", f"{folder}/d", replace=True)
-        protocol.move(f"{folder}/a", f"{folder}/b", replace=True)
-        assert self.content_of(protocol, f"{folder}/b") == b"aaa"
-        assert protocol.digest(f"{folder}/b") == adler32(b"aaa")
-        protocol.move(f"{folder}/c", f"{folder}/free", replace=True)
-        assert self.names_in(protocol, folder) == {"b", "d", "free"}
+    # -- removing --------------------------------------------------------------------------------
 
     def test_delete_is_idempotent(self, protocol: StorageProtocol, folder: str) -> None:
         protocol.write(f"{folder}/f", [b"abc"], 3)
@@ -343,29 +301,3 @@ class ProtocolConformance:
         for method in (protocol.digest, protocol.read):
             with pytest.raises(NotFound):
                 method(folder)
-
-    def test_listing(self, protocol: StorageProtocol, folder: str) -> None:
-        assert protocol.list_directory(folder) == []
-        for number in range(30):
-            protocol.write(f"{folder}/f{number}", [bytes(number)], number)
-        protocol.make_parents(f"{folder}/deeper/x")
-        protocol.write(f"{folder}/deeper/x", [b"abc"], 3)
-        entries = {entry.name: entry for entry in protocol.list_directory(folder)}
-        assert entries.pop("deeper").is_directory
-        assert {name: entry.bytes for name, entry in entries.items()} == {f"f{n}": n for n in range(30)}
-        assert not any(entry.is_directory for entry in entries.values())
-        assert folder in self.names_in(protocol, "")
-        with pytest.raises(NotFound):
-            protocol.list_directory(f"{folder}/f1")
-
-    # -- declarations -----------------------------------------------------------------------------
-
-    def test_what_it_cannot_it_says(self, protocol: StorageProtocol, folder: str) -> None:
-        abilities = protocol.abilities
-        assert abilities.move
-        assert abilities.list_directory
-        assert abilities.pull_reason
-        if not abilities.third_party_pull:
-            with pytest.raises(RSEError):
-                protocol.pull(NOWHERE, f"{folder}/f")
-            assert self.names_in(protocol, folder) == set()
