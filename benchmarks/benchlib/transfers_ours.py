@@ -16,7 +16,7 @@ from benchlib.rules_found import require
 from benchlib.rules_sides import OURS, calm
 from benchlib.sides import arriero_worker, recreate
 from benchlib.transfers_meter import Meter, metered
-from benchlib.transfers_storage import Files, Pair
+from benchlib.transfers_storage import Files, Pair, clear, link
 from benchlib.worker import Worker
 
 DATABASE = "bench_transfers"
@@ -24,6 +24,9 @@ TEMPLATE = "bench_transfers_template"
 RULES_TEMPLATE = "bench_transfers_rules_template"
 SOURCE, DESTINATION = "SLAC_BENCH", "IN2P3_BENCH"
 SCRIPT = "arriero_transfers_worker.py"
+
+WARM = 2
+"""Files that each process copies before the first round."""
 
 LOOK_S = 0.02
 """How often it is asked whether a rule is done, seconds."""
@@ -51,12 +54,16 @@ class Crew:
         The processes, at least one.
     credentials
         File that they read the RSEs' credentials from.
+    url
+        Of the database that they work with already.
     """
 
-    def __init__(self, admin_url: str, workers: Sequence[Worker], credentials: Path) -> None:
+    def __init__(
+        self, admin_url: str, workers: Sequence[Worker], credentials: Path, *, url: str | None = None
+    ) -> None:
         self.first = workers[0]
         self.admin_url = admin_url
-        self._url = admin_url
+        self._url = url or admin_url
         self._workers = workers
         self.credentials = credentials
 
@@ -70,6 +77,10 @@ class Crew:
         for worker in self._workers:
             worker.do("begin", url=self._url)
         return self._url
+
+    def alone(self) -> "list[Crew]":
+        """Give each of them as if there were no others."""
+        return [Crew(self.admin_url, [worker], self.credentials, url=self._url) for worker in self._workers]
 
     def calm(self) -> None:
         """Have nothing left to do from what came before: statistics fresh, pages written, also those of storages."""
@@ -180,6 +191,7 @@ class Ours:
 
     def __init__(self, crew: Crew, pair: Pair, processes: int) -> None:
         self._crew = crew
+        self._pair = pair
         self._processes = processes
         crew.begin(ca_bundle=pair.ca_bundle)
         set_up(crew.first, pair)
@@ -187,14 +199,26 @@ class Ours:
     def place(self, files: Files) -> str:
         return files.folder
 
+    def warm_up(self, files: Files) -> None:
+        """Have each process copy a few files: it has loaded then what it needs, and tried what the storages can do."""
+        for number, one in enumerate(self._crew.alone()[: self._processes]):
+            few = Files(files.folder, files.size, dict(list(files.adler32.items())[:WARM]))
+            folder = f"{files.folder}-warm-{number}"
+            self._copy(one, link(self._pair.source, few, folder))
+            clear(self._pair.source, folder)
+            clear(self._pair.destination, folder)
+
     def copy(self, files: Files) -> Sample:
-        first, count = self._crew.first, len(files.adler32)
+        return self._copy(self._crew, files)
+
+    def _copy(self, crew: Crew, files: Files) -> Sample:
+        first, count = crew.first, len(files.adler32)
         dataset = add_files(first, files, SOURCE)
         before = first.do("available", rse=DESTINATION)["verified"]
         rule = first.do("new_rule", dataset=dataset, expression=DESTINATION, count=count)["rule"]
-        self._crew.calm()
-        sample = self._crew.work("copy", rule, count, processes=self._processes).sample
-        self._crew.require_done(rule, count)
+        crew.calm()
+        sample = crew.work("copy", rule, count, processes=self._processes).sample
+        crew.require_done(rule, count)
         states = first.do("available", rse=DESTINATION)
         every = before + count
         require(states == {"AVAILABLE": every, "verified": every}, f"replicas: {states} instead of {every}")

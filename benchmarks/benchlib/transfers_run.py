@@ -136,7 +136,7 @@ class Run:
         pair = copies.pair
         say(f"{copies.work}: {copies.count} files of {copies.size / 1e6:g} MB are written")
         files = lay(pair.source, f"{data.SCOPE}/{copies.name}", copies.count, copies.size)
-        with self._sides(copies, workers) as sides:
+        with self._sides(copies, files, workers) as sides:
             for turn in range(self.plan.rounds):
                 folder = f"{files.folder}-{turn}"
                 linked = link(pair.source, files, folder)
@@ -157,11 +157,13 @@ class Run:
         self.found.keep(copies.work, copies.count, side.name, sample)
 
     @contextmanager
-    def _sides(self, copies: Copies, workers: Crew) -> Iterator[list[CopySide]]:
+    def _sides(self, copies: Copies, files: Files, workers: Crew) -> Iterator[list[CopySide]]:
         plan, pair = self.plan, copies.pair
         at_once = plan.small_at_once if copies.name == SMALL else plan.large_at_once
         with ExitStack() as stack:
-            sides: list[CopySide] = [Ours(workers, pair, plan.processes)]
+            mine = Ours(workers, pair, plan.processes)
+            mine.warm_up(files)
+            sides: list[CopySide] = [mine]
             if pair.is_pulled:
                 sides.append(Curl(pair, plan.work, at_once, only_copy=copies.name == LARGE))
             if plan.rclone:
