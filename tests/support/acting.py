@@ -11,6 +11,7 @@ from arriero.registry.schema.tables import dids, rules
 from arriero.registry.services.erasure import erase_expired_collections
 from arriero.scheduler.evaluate import Evaluator
 from support.access import Callers
+from support.catalogue import EVERYTHING
 from support.routes.callers import FILE
 
 Call = tuple[str, object]
@@ -25,6 +26,7 @@ def acting_calls(callers: Callers) -> dict[tuple[str, str], Call]:
         **_of_rses(callers),
         **_of_rules(callers),
         **_of_arrivals(callers),
+        **_of_movers(callers),
     }
 
 
@@ -128,3 +130,21 @@ def _of_arrivals(callers: Callers) -> dict[tuple[str, str], Call]:
     _file(callers, "fresh", "MINE")
     report = {"id": held["id"], "fence": held["fence"], "state": "failed"}
     return {("POST", "/arrivals/report"): ("/arrivals/report", [report])}
+
+
+def _of_movers(callers: Callers) -> dict[tuple[str, str], Call]:
+    """Two RSEs that are left to the mover of their site: for one a request is claimed, for the other it is due."""
+    for rse in ("HELD", "DUE"):
+        _do(callers, "POST", f"/rses/{rse}", {})
+        _do(callers, "POST", f"/rses/{rse}/protocols/file", {"prefix": "/tmp/site", "domains": EVERYTHING})
+        _do(callers, "POST", f"/rses/{rse}/attr/site_mover", {"value": True})
+        _file(callers, f"for {rse}", "MINE")
+        rule = {"dids": _keys(f"for {rse}"), "copies": 1, "rse_expression": rse}
+        _do(callers, "POST", "/rules", rule)
+    Evaluator(callers.running.context).run()
+    [order] = _do(callers, "POST", "/requests/claim", {"worker": "w", "rses": ["HELD"]})
+    outcome = {"id": order["id"], "fence": order["fence"], "state": "released"}
+    return {
+        ("POST", "/requests/claim"): ("/requests/claim", {"worker": "w", "rses": ["DUE"]}),
+        ("POST", "/requests/report"): ("/requests/report", {"worker": "w", "outcomes": [outcome]}),
+    }

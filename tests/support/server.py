@@ -23,6 +23,7 @@ from arriero.registry.services.bootstrap import bootstrap
 from arriero.registry.services.context import Context
 from arriero.registry.settings import Settings
 from arriero.scheduler.rule_engine import Engine
+from arriero.scheduler.transfer_desk import Desk
 from support.database import migrated_database
 from support.services import Services, drop_database
 
@@ -104,7 +105,9 @@ def running_registry(
     database = Database(database_url)
     bootstrap(database, ROOT, PASSWORD)
     chosen = Settings(**settings)  # type: ignore[arg-type]
-    context = Context(database, chosen, SilentDoorbell(), Engine(chosen))
+    doorbell = SilentDoorbell()
+    desk = Desk(database, chosen, doorbell)
+    context = Context(database, chosen, doorbell, Engine(chosen), desk)
     # with its protocol named: asyncio turns Nagle's algorithm off only where it can see that it is TCP
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as bound:
         bound.bind(("127.0.0.1", 0))

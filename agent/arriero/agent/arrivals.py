@@ -230,7 +230,7 @@ class IngestWorker:
                 try:
                     self._turn(stop)
                 except Exception as error:
-                    if not _may_pass(error):
+                    if not may_pass(error):
                         raise
                     log.warning("catalogue unreachable", reason=str(error), unreported=len(self._unreported))
                     self._backoff.wait(stop)
@@ -286,13 +286,13 @@ class IngestWorker:
         try:
             self._report()
         except Exception as error:
-            if not _may_pass(error):
+            if not may_pass(error):
                 raise
             # Ingesting them again is a no-op, so leaving them to the end of their leases costs time only.
             log.warning("left unreported", arrivals=len(self._unreported), reason=str(error))
 
 
-def _may_pass(error: Exception) -> bool:
+def may_pass(error: Exception) -> bool:
     """Return whether waiting may mend an error: the catalogue's errors say so, a broken connection may."""
     retryable = getattr(error, "retryable", None)
     if retryable is not None:

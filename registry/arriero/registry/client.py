@@ -9,6 +9,7 @@ from arriero.registry.calls.arrivals import ArrivalCalls
 from arriero.registry.calls.audits import AuditCalls
 from arriero.registry.calls.dids import DidCalls
 from arriero.registry.calls.doctor import DoctorCalls
+from arriero.registry.calls.movers import MoverCalls
 from arriero.registry.calls.rses import RseCalls
 from arriero.registry.calls.rules import RuleCalls
 from arriero.registry.calls.subscriptions import SubscriptionCalls
@@ -26,6 +27,7 @@ class RegistryClient(
     DoctorCalls,
     AuditCalls,
     TransferCalls,
+    MoverCalls,
 ):
     """Everything that a registry can be asked for.
 

@@ -1,12 +1,13 @@
 """What the registry needs from the layers above it, which it must not import."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from sqlalchemy import Connection
 
+from arriero.registry.moving import RequestOrder, RequestOutcome
 from arriero.registry.states import RuleState
 
 
@@ -120,4 +121,49 @@ class RuleEngine(Protocol):
         str or None
             Why that cannot be done; the transaction must be rolled back then. None: every lock is OK.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SiteMover:
+    """The mover of a site that asks."""
+
+    owner: str
+    """Who holds what it claims."""
+    rse_ids: frozenset[int]
+    """RSEs that are left to it."""
+    names: str
+    """The same for people."""
+
+
+class TransferDesk(Protocol):
+    """Hands out requests to the movers of sites and takes in their reports, as workers of the centre do it.
+
+    It begins its own transactions. ``note`` writes what else belongs into the one that changes something.
+    """
+
+    def is_due(self, site: SiteMover) -> bool:
+        """Tell whether there may be something for a mover to do."""
+        ...
+
+    def claim(
+        self, site: SiteMover, *, limit: int, lease_s: float, note: Callable[[Connection, int], None]
+    ) -> Sequence[RequestOrder]:
+        """Lease due requests to a mover; ``note`` is given how many."""
+        ...
+
+    def extend(
+        self, site: SiteMover, held: Sequence[tuple[int, int]], *, lease_s: float
+    ) -> frozenset[tuple[int, int]]:
+        """Extend leases; give the (id, fence) that this mover still holds."""
+        ...
+
+    def report(
+        self,
+        site: SiteMover,
+        outcomes: Sequence[RequestOutcome],
+        *,
+        note: Callable[[Connection, Mapping[str, int]], None],
+    ) -> Sequence[int]:
+        """Settle what became of requests; give the ids of those that this mover does not hold under that fence."""
         ...

@@ -45,6 +45,7 @@ def claim_requests(
     traffic: Traffic | None = None,
     lanes: Sequence[Lane] | None = None,
     choose_sources: Callable[[Sequence[ClaimedRequest]], Mapping[int, int]] | None = None,
+    first: Sequence[int] = (),
 ) -> list[ClaimedRequest]:
     """Take the most urgent requests that are due.
 
@@ -62,6 +63,8 @@ def claim_requests(
         From which; all of them when None.
     choose_sources
         Gives the RSE that each is read from, for those who look on; what it does not name keeps that of the attempt before.
+    first
+        Requests that are taken in any case; their rows are held already.
 
     Returns
     -------
@@ -72,8 +75,10 @@ def claim_requests(
     """
     if lanes is None:
         lanes, _ = find_lanes(connection)
-    ids: list[int] = []
+    ids = list(first)
     for level in levels(lanes if traffic is None else traffic.open(lanes)):
+        if len(ids) >= limit:
+            break
         room = {} if traffic is None else traffic.room({lane.destination_id for lane in level})
         shares = {} if traffic is None else traffic.shares
         counts = allot(level, limit=limit - len(ids), room=room, shares=shares)
@@ -81,8 +86,6 @@ def claim_requests(
         if traffic is not None:
             traffic.note_claimed(counts)
         ids += taken
-        if len(ids) >= limit:
-            break
     if not ids:
         return []
     claimed = _as_claimed(connection, owner, ids)

@@ -38,7 +38,9 @@ MOST = 500
 Place = tuple[int, int, int]
 """A lane in their order: RSE, priority, rule."""
 
-_PLACE = (requests.c.destination_id, requests.c.priority, requests.c.rule_id)
+LANE = (requests.c.destination_id, requests.c.priority, requests.c.rule_id)
+"""What makes a lane."""
+
 _DUE = and_(QUEUED, requests.c.not_before <= AT_THIS_MOMENT)
 
 
@@ -57,9 +59,9 @@ def find_lanes(connection: Connection, *, beyond: Place | None = None) -> tuple[
     """
     current = requests.alias("current")
     after = (current.c.destination_id, current.c.priority, current.c.rule_id)
-    leap = _first(tuple_(*_PLACE) > tuple_(*after)).correlate(current).scalar_subquery()
-    start = true() if beyond is None else tuple_(*_PLACE) > tuple_(*(literal(part) for part in beyond))
-    walk = select(_first(start).scalar_subquery().label("id"), literal(1).label("step")).cte(
+    leap = first_in_lane(tuple_(*LANE) > tuple_(*after)).correlate(current).scalar_subquery()
+    start = true() if beyond is None else tuple_(*LANE) > tuple_(*(literal(part) for part in beyond))
+    walk = select(first_in_lane(start).scalar_subquery().label("id"), literal(1).label("step")).cte(
         "walk", recursive=True
     )
     walk = walk.union_all(
@@ -67,7 +69,7 @@ def find_lanes(connection: Connection, *, beyond: Place | None = None) -> tuple[
     )
     due = (requests.c.not_before <= AT_THIS_MOMENT).label("due")
     rows = connection.execute(
-        select(*_PLACE, requests.c.activity, due)
+        select(*LANE, requests.c.activity, due)
         .select_from(walk)
         .join(requests, requests.c.id == walk.c.id)
         .order_by(walk.c.step)
@@ -78,9 +80,10 @@ def find_lanes(connection: Connection, *, beyond: Place | None = None) -> tuple[
     return found + _ownerless(connection), more
 
 
-def _first(condition: ColumnElement[bool]) -> Select[tuple[int]]:
+def first_in_lane(condition: ColumnElement[bool]) -> Select[tuple[int]]:
+    """Query for the first request that waits under a condition, in the order of lanes."""
     # by all columns of the index: so the first is the one that is due first
-    order = (*_PLACE, requests.c.not_before)
+    order = (*LANE, requests.c.not_before)
     return (
         select(requests.c.id)
         .where(QUEUED, requests.c.rule_id.is_not(None), condition)

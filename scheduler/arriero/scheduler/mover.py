@@ -13,16 +13,14 @@ from typing import Protocol
 
 import structlog
 
-from arriero.rse.copy import CopyOrder, CopyResult, copy_file, temporary_path
+from arriero.rse.attempts import earlier_attempts, remove_attempts
+from arriero.rse.copy import CopyResult, copy_file
 from arriero.rse.errors import RSEError
 from arriero.rse.pool import ProtocolPool
 from arriero.scheduler.plan import PlannedCopy
 from arriero.scheduler.traffic import Link
 
 log = structlog.get_logger(__name__)
-
-_REMEMBERED_ATTEMPTS = 5
-"""How many earlier attempts of a request may have left a temporary file that is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +159,5 @@ class ThreadMover:
 
         After a success once more: the storage may have gone on writing for a worker that was killed.
         """
-        order: CopyOrder = copy.order
-        fence = copy.request.fence
-        for earlier in range(max(1, fence - _REMEMBERED_ATTEMPTS), fence):
-            path = temporary_path(order.destination_path, f"{copy.request.id}-{earlier}")
-            try:
-                self._pool.get(order.destination).delete(path)
-            except RSEError as error:
-                log.info("earlier attempt not removed", path=path, code=error.code)
+        names = earlier_attempts(copy.request.id, copy.request.fence)
+        remove_attempts(copy.order, self._pool, names)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from arriero.rse.errors import InvalidExpression, RSEError
 from arriero.rse.lfn2pfn import path_for
 from arriero.rse.types import Endpoint
 from arriero.scheduler.claim import ClaimedRequest
-from arriero.scheduler.core.sources import BUSY, Picked, Source, pick_source
+from arriero.scheduler.core.sources import BUSY, SITE_MOVER, Picked, Source, pick_source
 from arriero.scheduler.hops import MULTIHOP, WAIT_S, Ways, load_ways
 from arriero.scheduler.rse_catalogue import READ, WRITE, Rse, RseCatalogue
 from arriero.scheduler.traffic import Traffic
@@ -62,6 +63,8 @@ class Unplanned:
     """How long it only waits for its turn, which is no attempt, seconds; None when it has failed."""
     hop_id: int | None = None
     """Where the file has to go first."""
+    source_id: int | None = None
+    """The source whose site's mover is waited for."""
 
 
 class CannotPlan(Exception):
@@ -75,6 +78,7 @@ class CannotPlan(Exception):
         retryable: bool = True,
         wait_s: float | None = None,
         hop_id: int | None = None,
+        source_id: int | None = None,
     ) -> None:
         super().__init__(reason)
         self.code = code
@@ -82,10 +86,13 @@ class CannotPlan(Exception):
         self.retryable = retryable
         self.wait_s = wait_s
         self.hop_id = hop_id
+        self.source_id = source_id
 
     def of(self, request: ClaimedRequest) -> Unplanned:
         """Say it of a request."""
-        return Unplanned(request, self.code, self.reason, self.retryable, self.wait_s, self.hop_id)
+        return Unplanned(
+            request, self.code, self.reason, self.retryable, self.wait_s, self.hop_id, self.source_id
+        )
 
 
 def plan_copies(
@@ -212,15 +219,77 @@ def _plan(
     copies = {row.rse_id: row for row in facts.held.get(request.file_id, ()) if row.rse_id in known.by_id}
     picked = _pick(request, file, copies, facts)
     if picked.source is None:
-        raise CannotPlan(picked.code, picked.reason, wait_s=picked.wait_s if picked.code == BUSY else None)
+        raise _without_source(picked, destination)
     if picked.source.distance is None:
         _go_by_way(request, copies, facts)
     source = known.by_id[picked.source.rse_id]
+    order = _order(request, file, source, destination, copies=copies, credentials=facts.credentials)
+    facts.traffic.begin(source.id, destination.id, request.activity)
+    return PlannedCopy(request, order, source.id, picked.alternatives)
+
+
+def _without_source(picked: Picked, destination: Rse) -> CannotPlan:
+    if picked.code == SITE_MOVER and destination.is_of_a_site_mover:
+        return CannotPlan(
+            "no_source",
+            f"{picked.reason}, and {destination.name} is written by its own: bring the file to an RSE that both reach",
+        )
+    if picked.code in {BUSY, SITE_MOVER}:
+        return CannotPlan(picked.code, picked.reason, wait_s=picked.wait_s, source_id=picked.waits_for_id)
+    return CannotPlan(picked.code, picked.reason)
+
+
+def orders_of(
+    connection: Connection, held: Mapping[ClaimedRequest, int], known: RseCatalogue
+) -> dict[int, PlannedCopy]:
+    """Write again the orders of requests that are under way, without credentials.
+
+    Parameters
+    ----------
+    held
+        Requests, with the source that was chosen for each.
+    known
+        All RSEs.
+
+    Returns
+    -------
+    dict
+        By request; what cannot be ordered any more is left out.
+    """
+    claimed = list(held)
+    files, there = _files(connection, claimed), _replicas(connection, claimed)
+    found: dict[int, PlannedCopy] = {}
+    for request, source_id in held.items():
+        source, destination = known.by_id.get(source_id), known.by_id.get(request.destination_id)
+        copies = {row.rse_id: row for row in there.get(request.file_id, ())}
+        file = files.get(request.id)
+        if source is None or destination is None or file is None or source_id not in copies:
+            continue
+        others = [
+            rse_id
+            for rse_id, row in copies.items()
+            if row.state == ReplicaState.AVAILABLE and rse_id not in {source_id, destination.id}
+        ]
+        with suppress(CannotPlan, RSEError):
+            order = _order(request, file, source, destination, copies=copies, credentials={})
+            found[request.id] = PlannedCopy(request, order, source_id, len(others))
+    return found
+
+
+def _order(
+    request: ClaimedRequest,
+    file: Any,
+    source: Rse,
+    destination: Rse,
+    *,
+    copies: Mapping[int, Any],
+    credentials: Credentials,
+) -> CopyOrder:
     there = copies.get(destination.id)
-    order = CopyOrder(
-        source=_endpoint(source, READ, facts.credentials),
+    return CopyOrder(
+        source=_endpoint(source, READ, credentials),
         source_path=_path(source, copies[source.id].path, file),
-        destination=_endpoint(destination, WRITE, facts.credentials),
+        destination=_endpoint(destination, WRITE, credentials),
         destination_path=_path(destination, there.path if there is not None else None, file),
         bytes=request.bytes,
         adler32=file.adler32,
@@ -228,8 +297,6 @@ def _plan(
         attempt_name=request.attempt_name,
         replaces_bad=bool(file.replaces_bad),
     )
-    facts.traffic.begin(source.id, destination.id, request.activity)
-    return PlannedCopy(request, order, source.id, picked.alternatives)
 
 
 def _go_by_way(request: ClaimedRequest, copies: Mapping[int, Any], facts: _Facts) -> None:
@@ -269,6 +336,7 @@ def _pick(
             suspicious=row.suspicious,
             success=facts.traffic.success((rse_id, request.destination_id)),
             refusal=facts.traffic.refusal(rse_id, request.destination_id, request.activity),
+            carried=facts.traffic.carries(rse_id),
         )
         for rse_id, row in copies.items()
         if row.state == ReplicaState.AVAILABLE

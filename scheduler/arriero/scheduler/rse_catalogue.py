@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from arriero.registry.schema.tables import rse_attributes, rse_limits, rse_protocols, rse_usage, rses
+from arriero.registry.store.movers import SITE_MOVER, TRUE
 from arriero.rse.expression import parse
 from arriero.rse.rse_index import RseIndex
 from arriero.rse.types import RseInfo
@@ -47,6 +48,11 @@ class Rse:
     protocols: tuple[Protocol, ...]
     free: int | None
     """Bytes that may still be written, above ``MinFreeSpace``; None when nobody has measured."""
+
+    @property
+    def is_of_a_site_mover(self) -> bool:
+        """Whether only the mover of its site carries files to and from it."""
+        return self.attributes.get(SITE_MOVER, "").lower() in TRUE
 
     @property
     def algorithm(self) -> str:

@@ -37,12 +37,13 @@ def take(
     traffic: Traffic,
     lanes: Sequence[Lane],
     credentials: Credentials,
+    first: Sequence[int] = (),
 ) -> Taken:
     """Take the most urgent requests of some lanes, with their sources chosen.
 
     Parameters
     ----------
-    owner, limit, lease_s, traffic, lanes
+    owner, limit, lease_s, traffic, lanes, first
         As for `claim_requests`.
     credentials
         By RSE name.
@@ -53,7 +54,9 @@ def take(
         if any(request.destination_id not in traffic.known.by_id for request in claimed):
             traffic.known = load_rses(tx)
         taken.planned, taken.unplanned = plan_copies(tx, claimed, traffic, credentials)
-        return {copy.request.id: copy.source_id for copy in taken.planned}
+        # also of what waits for a site, whose mover finds it by its source
+        waiting = {one.request.id: one.source_id for one in taken.unplanned if one.source_id is not None}
+        return waiting | {copy.request.id: copy.source_id for copy in taken.planned}
 
     taken.claimed = claim_requests(
         tx,
@@ -63,6 +66,7 @@ def take(
         traffic=traffic,
         lanes=lanes,
         choose_sources=choose_sources,
+        first=first,
     )
     note_probes(tx, traffic.probed)
     return taken

@@ -58,15 +58,28 @@ class Traffic:
     limits: Sequence[_Limit] = ()
     used: Counter[tuple[int | None, int, str]] = field(default_factory=Counter)
     """Copies under way by source, destination and activity."""
+    site: frozenset[int] = frozenset()
+    """RSEs that only the mover of their site reaches, and for which it is this mover that asks."""
 
     def open(self, lanes: Iterable[Lane]) -> list[Lane]:
-        """Leave out the lanes of RSEs that are blocked for writing, or down."""
+        """Leave out the lanes of RSEs that are blocked for writing, down, or left to the movers of sites."""
         return [lane for lane in lanes if self._takes(lane.destination_id)]
+
+    def carries(self, rse_id: int) -> bool:
+        """Whether who asks reaches an RSE: some are left to the movers of their sites."""
+        rse = self.known.by_id.get(rse_id)
+        return rse is None or not rse.is_of_a_site_mover or rse_id in self.site
+
+    def closed(self) -> list[int]:
+        """RSEs to which nothing may be carried now by who asks."""
+        return [rse_id for rse_id in self.known.by_id if not self._takes(rse_id)]
 
     def _takes(self, rse_id: int) -> bool:
         rse = self.known.by_id.get(rse_id)
         # what has no RSE any more is claimed, so that it ends
-        return (rse is None or rse.writable) and (rse_id not in self.down or rse_id in self.probes)
+        if rse is None:
+            return True
+        return rse.writable and self.carries(rse_id) and (rse_id not in self.down or rse_id in self.probes)
 
     def room(self, rse_ids: Collection[int]) -> dict[int, float]:
         """How many more copies may begin to each of some RSEs; one that is not in the answer has no limit."""

@@ -39,6 +39,17 @@ ROUTES: Routes = {
     ("GET", "/health"): (KNOWN, "/health?expression=MINE", None),
     ("GET", "/health/{rse}"): (KNOWN, "/health/MINE", None),
     ("DELETE", "/health/{rse}"): (ROOT, "/health/MINE", None),
+    ("POST", "/requests/claim"): (AGENT, "/requests/claim", {"rses": ["MINE"], "worker": "w", "limit": 1}),
+    ("POST", "/requests/extend"): (
+        AGENT,
+        "/requests/extend",
+        {"worker": "w", "requests": [{"id": 1, "fence": 0}], "lease_s": 60},
+    ),
+    ("POST", "/requests/report"): (
+        AGENT,
+        "/requests/report",
+        {"worker": "w", "outcomes": [{"id": 1, "fence": 0, "state": "released"}]},
+    ),
     ("GET", "/audits"): (KNOWN, "/audits?rse=MINE", None),
     ("GET", "/audits/findings"): (KNOWN, "/audits/findings?rse=MINE&kind=DARK", None),
     ("GET", "/audits/{audit_id}"): (KNOWN, "/audits/AUDIT", None),

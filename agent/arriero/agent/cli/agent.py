@@ -4,16 +4,20 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import click
 import structlog
 
-from arriero.agent.arrivals import IngestWorker
 from arriero.agent.cli.session import Session, pass_session
-from arriero.agent.ingest.butler_writer import ButlerWriter
 
 log = structlog.get_logger(__name__)
+
+Work = Callable[[threading.Event], None]
+"""Works until the event is set."""
 
 
 @click.group("agent")
@@ -22,13 +26,37 @@ def command() -> None:
 
 
 @command.command("run")
-@click.option("--butler", required=True, help="Name of the butler whose arrivals to ingest.")
+@click.option("--butler", help="Name of the butler whose arrivals to ingest.")
+@click.option(
+    "--mover",
+    is_flag=True,
+    help="Copy files to and from the RSEs of the token that only the site reaches (attribute site_mover).",
+)
 @click.option(
     "--batch",
     default=500,
     show_default=True,
     type=click.IntRange(1, 1000),
     help="Most arrivals claimed at once.",
+)
+@click.option(
+    "--threads",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Copies at once of the mover.",
+)
+@click.option(
+    "--rse",
+    "rses",
+    multiple=True,
+    metavar="RSE",
+    help="Only this RSE for the mover [default: all of the token].",
+)
+@click.option(
+    "--credentials",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="YAML with ca_bundle and token_file for each RSE that the mover reads or writes.",
 )
 @click.option(
     "--lease-s",
@@ -38,13 +66,25 @@ def command() -> None:
     help="How long a claim is held without a heartbeat, seconds.",
 )
 @pass_session
-def run(session: Session, butler: str, batch: int, lease_s: float) -> None:
-    """Ingest what arrives into the Butler, until SIGINT or SIGTERM.
+def run(
+    session: Session,
+    *,
+    butler: str | None,
+    mover: bool,
+    batch: int,
+    threads: int,
+    rses: tuple[str, ...],
+    credentials: Path | None,
+    lease_s: float,
+) -> None:
+    """Ingest what arrives into the Butler, move files, or both, until SIGINT or SIGTERM.
 
-    Claims arrivals by long poll, registers them in the repository (many exposures in one transaction), reports.
-    Whatever happens to this process, an arrival is claimed again when its lease has run out, and ingesting again
-    changes nothing.
+    With --butler: claims arrivals by long poll, registers them in the repository (many exposures in one transaction),
+    reports. With --mover: claims requests, copies and verifies them, reports. Whatever happens to this process, what it
+    held is claimed again when its lease has run out; ingesting or copying again changes nothing.
     """
+    if butler is None and not mover:
+        raise click.UsageError("nothing to do: name a --butler, or say --mover, or both")
     stop = threading.Event()
 
     def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -52,12 +92,73 @@ def run(session: Session, butler: str, batch: int, lease_s: float) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    name = f"{socket.gethostname()}/{os.getpid()}"
+    works: list[Work] = []
+    if butler is not None:
+        works.append(partial(_ingest, session, name=name, butler=butler, batch=batch, lease_s=lease_s))
+    if mover:
+        works.append(
+            _mover(session, name=name, rses=rses, threads=threads, credentials=credentials, lease_s=lease_s)
+        )
+    _work(works, stop)
+    log.info("agent ended")
+
+
+def _mover(
+    session: Session,
+    *,
+    name: str,
+    rses: tuple[str, ...],
+    threads: int,
+    credentials: Path | None,
+    lease_s: float,
+) -> Work:
+    from arriero.agent.mover import SiteMover
+    from arriero.registry.rse_credentials import read_credentials
+
+    made = SiteMover(
+        session.client,
+        name,
+        credentials=read_credentials(credentials),
+        rses=rses,
+        threads=threads,
+        lease_s=lease_s,
+    )
+    return made.run
+
+
+def _ingest(
+    session: Session, stop: threading.Event, *, name: str, butler: str, batch: int, lease_s: float
+) -> None:
+    from arriero.agent.arrivals import IngestWorker
+    from arriero.agent.ingest.butler_writer import ButlerWriter
+
     known = session.client.butler(butler)
     writer = ButlerWriter(known.uri, known.instruments, transfer=known.transfer)
     try:
-        name = f"{socket.gethostname()}/{os.getpid()}"
         log.info("agent started", butler=butler, repository=known.uri, worker=name)
         IngestWorker(session.client, writer, butler, name, batch=batch, lease_s=lease_s).run(stop)
     finally:
         writer.close()
-    log.info("agent ended", butler=butler)
+
+
+def _work(works: Sequence[Work], stop: threading.Event) -> None:
+    """Do all of them; when one ends, so do the others. The first is done in this thread: a Butler has but one."""
+    faults: list[Exception] = []
+
+    def do(work: Work) -> None:
+        try:
+            work(stop)
+        except Exception as error:  # noqa: BLE001 - the border of a thread: raised below
+            faults.append(error)
+        finally:
+            stop.set()
+
+    threads = [threading.Thread(target=do, args=(work,), name="mover") for work in works[1:]]
+    for thread in threads:
+        thread.start()
+    do(works[0])
+    for thread in threads:
+        thread.join()
+    if faults:
+        raise faults[0]

@@ -38,7 +38,7 @@ COMMANDS = {
     "completion": LazyCommand(f"{_HERE}.completion", "Completion for your shell."),
     "up": LazyCommand(f"{_HERE}.up", "Run everything on this machine."),
     "serve": LazyCommand(f"{_HERE}.serve", "Run the registry service."),
-    "agent": LazyCommand(f"{_HERE}.agent", "Run a site's ingest agent."),
+    "agent": LazyCommand(f"{_HERE}.agent", "Run a site's agent: ingest, mover."),
     "admin": LazyCommand(f"{_HERE}.admin", "Prepare and check the database."),
 }
 _PROCESSES = frozenset({"up", "serve", "agent"})

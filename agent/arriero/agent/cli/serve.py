@@ -10,6 +10,7 @@ from arriero.registry.services.context import Context
 from arriero.scheduler.app import create_celery
 from arriero.scheduler.doorbell import CeleryDoorbell
 from arriero.scheduler.rule_engine import Engine
+from arriero.scheduler.transfer_desk import Desk
 
 
 @click.command("serve")
@@ -29,7 +30,9 @@ def command(session: Session, host: str, port: int) -> None:
     check(url)
     bound = listen(host, port)
     database = Database(url, pool_size=settings.database_pool_size)
-    context = Context(database, settings, CeleryDoorbell(create_celery(settings)), Engine(settings))
+    doorbell = CeleryDoorbell(create_celery(settings))
+    desk = Desk(database, settings, doorbell)
+    context = Context(database, settings, doorbell, Engine(settings), desk)
     try:
         serve(context, bound, lambda: click.echo(f"Arriero serves {url_of(bound)}"))
     finally:

@@ -22,6 +22,7 @@ from arriero.scheduler.app import create_celery
 from arriero.scheduler.doorbell import CeleryDoorbell
 from arriero.scheduler.embedded import EmbeddedWorker
 from arriero.scheduler.rule_engine import Engine
+from arriero.scheduler.transfer_desk import Desk
 
 ROOT = "root"
 
@@ -64,7 +65,8 @@ def command(session: Session, directory: Path, host: str, port: int) -> None:
             bound = listen(host, port)
             _write_client_settings(directory, url_of(bound), password_file)
             doorbell = CeleryDoorbell(create_celery(settings))
-            context = Context(database, settings, doorbell, Engine(settings))
+            desk = Desk(database, settings, doorbell)
+            context = Context(database, settings, doorbell, Engine(settings), desk)
             worker = EmbeddedWorker(context)
             worker.start()
             try:

@@ -66,6 +66,13 @@ requests = Table(
         postgresql_where=text("state = 'SUBMITTED'"),
         sqlite_where=text("state = 'SUBMITTED'"),
     ),
+    # copies that only the mover of their source's site can make
+    Index(
+        "ix_requests_site_mover",
+        "source_id",
+        postgresql_where=text("state = 'QUEUED' AND code = 'site_mover'"),
+        sqlite_where=text("state = 'QUEUED' AND code = 'site_mover'"),
+    ),
     # sources that failed: their replicas are looked at
     Index(
         "ix_requests_doubtful",

@@ -61,6 +61,8 @@ class Action(StrEnum):
     TRANSFER_RETRY = "transfer_retry"
     TRANSFER_CANCEL = "transfer_cancel"
     BUTLER_ADD = "butler_add"
+    REQUEST_CLAIM = "request_claim"
+    REQUEST_REPORT = "request_report"
     ARRIVAL_CLAIM = "arrival_claim"
     ARRIVAL_REPORT = "arrival_report"
     DOCTOR_EXAMINE = "doctor_examine"
@@ -153,6 +155,8 @@ _POLICIES = MappingProxyType(
         Action.TRANSFER_RETRY: _OWN_RULE,
         Action.TRANSFER_CANCEL: _OWN_RULE,
         Action.BUTLER_ADD: _ADMIN_ONLY,
+        Action.REQUEST_CLAIM: Policy(bound=_AGENT),
+        Action.REQUEST_REPORT: Policy(bound=_AGENT),
         Action.ARRIVAL_CLAIM: Policy(bound=_AGENT),
         Action.ARRIVAL_REPORT: Policy(bound=_AGENT),
         Action.DOCTOR_EXAMINE: _ADMIN_ONLY,

@@ -3,20 +3,22 @@
 from dataclasses import dataclass
 
 from arriero.registry.database import Database
-from arriero.registry.ports import Doorbell, RuleEngine
+from arriero.registry.ports import Doorbell, RuleEngine, TransferDesk
 from arriero.registry.settings import Settings
 from arriero.registry.states import Role
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The process's database, settings, doorbell and rule engine; handed to every service."""
+    """The process's database, settings, doorbell, rule engine and transfer desk; handed to every service."""
 
     database: Database
     settings: Settings
     doorbell: Doorbell
     engine: RuleEngine | None = None
     """None: nothing that needs it can be asked for."""
+    desk: TransferDesk | None = None
+    """None: no mover of a site can work."""
 
 
 @dataclass(frozen=True, slots=True)

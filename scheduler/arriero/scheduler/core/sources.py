@@ -11,6 +11,12 @@ POOR = 0.5
 BUSY = "link_busy"
 """Code of requests that wait until one of their sources may be read from."""
 
+SITE_MOVER = "site_mover"
+"""Code of requests that wait for the mover of a site, which alone can read their source."""
+
+SITE_WAIT_S = 600.0
+"""When a request that waits for the mover of a site is looked at again, seconds; the mover takes it at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -40,11 +46,18 @@ class Source:
     """Share of the last copies on its link that succeeded."""
     refusal: Refusal | None = None
     """It passes by itself."""
+    carried: bool = True
+    """Whether the worker that asks may read from it: some are read by the mover of their site only."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether somebody can read from it, now or in a while."""
+        return self.readable and self.wanted and self.reachable
 
     @property
     def is_fit(self) -> bool:
-        """Whether it can be read from, now or in a while."""
-        return self.readable and self.wanted and self.reachable
+        """Whether the worker that asks can read from it, now or in a while."""
+        return self.serves and self.carried
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,8 @@ class Picked:
     reason: str
     wait_s: float = 0.0
     """How long to wait before anybody looks again, seconds."""
+    waits_for_id: int | None = None
+    """The source whose site's mover is waited for."""
 
 
 def pick_source(
@@ -77,12 +92,6 @@ def pick_source(
         Tells requests apart, so that sources of one distance share the load.
     """
     others = [source for source in sources if source.rse_id != destination_id]
-    fit = [source for source in others if source.is_fit]
-    if not fit:
-        return Picked(None, 0, "no_source", _no_source(others))
-    free = [source for source in fit if source.refusal is None]
-    if not free:
-        return _busy(fit)
 
     def rank(source: Source) -> tuple[bool, bool, bool, bool, int, float, str]:
         return (
@@ -95,9 +104,23 @@ def pick_source(
             source.name,
         )
 
+    fit = [source for source in others if source.is_fit]
+    if not fit:
+        return _left_to_a_site(sorted((one for one in others if one.serves), key=rank), others)
+    free = [source for source in fit if source.refusal is None]
+    if not free:
+        return _busy(fit)
     best = min(free, key=rank)
     away = "distance unknown" if best.distance is None else f"distance {best.distance}"
     return Picked(best, len(fit) - 1, "picked", f"{best.name} ({away}, {len(fit) - 1} other sources)")
+
+
+def _left_to_a_site(serving: Sequence[Source], others: Sequence[Source]) -> Picked:
+    if not serving:
+        return Picked(None, 0, "no_source", _no_source(others))
+    first = serving[0]
+    said = f"{first.name} is read by the mover of its site only, which takes this copy when it runs there"
+    return Picked(None, 0, SITE_MOVER, said, SITE_WAIT_S, first.rse_id)
 
 
 def _busy(fit: Sequence[Source]) -> Picked:
