@@ -90,6 +90,16 @@ BULK = {
         "lease_s": 60,
     },
     ("POST", "/arrivals/report"): lambda n: [{"id": i + 1, "fence": 0, "state": "failed"} for i in range(n)],
+    ("POST", "/requests/claim"): lambda n: {"worker": "w", "rses": ["MINE"] * n},
+    ("POST", "/requests/extend"): lambda n: {
+        "worker": "w",
+        "requests": [{"id": i + 1, "fence": 0} for i in range(n)],
+        "lease_s": 60,
+    },
+    ("POST", "/requests/report"): lambda n: {
+        "worker": "w",
+        "outcomes": [{"id": i + 1, "fence": 0, "state": "released"} for i in range(n)],
+    },
     ("POST", "/rules"): lambda n: {
         "dids": [{"scope": "hers", "name": f"parent{i}"} for i in range(min(n, MANY))],
         "copies": 1,
