@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 
 from arriero.registry.errors import InvalidInput, NotAllowed
 from arriero.registry.moving import RequestOutcome
+from arriero.registry.operations import TransferPage
 from arriero.registry.schema.base import after
 from arriero.registry.schema.tables import audit_log, requests, rse_health, rses
 from arriero.registry.states import BreakerState, RequestState
@@ -130,3 +131,15 @@ def test_a_site_closes_its_own_rses_only(place, blamed, breaker):
     assert [row.breaker for row in found if row.breaker is not BreakerState.CLOSED] == (
         [] if breaker is None else [breaker]
     )
+
+
+def test_who_asks_is_told_that_a_request_waits_for_the_mover_of_a_site(place):
+    place.folder("OPEN", site_mover=False)
+    place.folder("DISK")
+    place.files("OPEN", "a")
+    rule = place.wanted("of-OPEN", "DISK")
+    [waits] = place.root.list_transfers(TransferPage(code="site_mover"))
+    assert (waits.code, waits.destination) == ("site_mover", "DISK")
+    assert "DISK is written by the mover of its site only" in waits.reason
+    assert "the mover of its site only" in place.root.explain_replication_rule(rule).model_dump_json()
+    assert "the mover of its site only" in place.root.trace("raw", "a").model_dump_json()

@@ -15,6 +15,7 @@ from arriero.registry.services.rse_names import index_of, matching
 from arriero.registry.states import BreakerState, RseOperation, TransferDirection
 from arriero.registry.store import hindrances as store
 from arriero.registry.store.hindrances import BLOCKED, RSE_DOWN
+from arriero.registry.store.movers import SITE_MOVER, left_to_movers
 from arriero.registry.store.rses import load_rses
 from arriero.registry.store.transfer_limits import limit_query
 
@@ -53,6 +54,8 @@ class Hindrances:
     """For writing."""
     unreadable: Mapping[int, Hindrance] = field(default_factory=dict)
     down: Mapping[int, Hindrance] = field(default_factory=dict)
+    left: Mapping[int, Hindrance] = field(default_factory=dict)
+    """To the movers of their sites."""
     limits: Sequence[UsedLimit] = ()
 
     def of(self, rse_id: int, activity: str, code: str | None) -> Hindrance | None:
@@ -68,6 +71,8 @@ class Hindrances:
         found = self.closed.get(rse_id) or self.down.get(rse_id)
         if found is not None or code is not None:
             return found
+        if rse_id in self.left:
+            return self.left[rse_id]
         return next(
             (
                 _of_limit(limit)
@@ -80,7 +85,7 @@ class Hindrances:
     def words(self) -> store.Hindered:
         """The same for a statement over requests."""
         full = [(limit.rse_id, limit.row["activity"]) for limit in self._full()]
-        return store.Hindered(tuple(self.closed), tuple(self.down), tuple(full))
+        return store.Hindered(tuple(self.closed), tuple(self.down), tuple(self.left), tuple(full))
 
     def _full(self) -> list[UsedLimit]:
         return [
@@ -108,8 +113,14 @@ def load_hindrances(connection: Connection) -> Hindrances:
         closed[row["operation"]][row["id"]] = Hindrance(BLOCKED, _closed(row))
     for row in connection.execute(store.down_query()).mappings():
         down[row["rse_id"]] = Hindrance(RSE_DOWN, _down(row), row["retry_at"])
+    left = {
+        rse_id: Hindrance(
+            SITE_MOVER, f"{name} is written by the mover of its site only, which has not taken it yet"
+        )
+        for rse_id, name in left_to_movers(connection).items()
+    }
     return Hindrances(
-        closed[RseOperation.WRITE], closed[RseOperation.READ], down, tuple(load_limits(connection))
+        closed[RseOperation.WRITE], closed[RseOperation.READ], down, left, tuple(load_limits(connection))
     )
 
 

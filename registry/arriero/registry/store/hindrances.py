@@ -21,6 +21,7 @@ from sqlalchemy import (
 
 from arriero.registry.schema.tables import accounts, requests, rse_health, rse_pauses, rses
 from arriero.registry.states import BreakerState, RequestState, RseOperation
+from arriero.registry.store.movers import SITE_MOVER
 from arriero.registry.store.rse_health import FLAGS
 from arriero.registry.store.rule_explanation import COPYING, QUEUED
 
@@ -42,6 +43,8 @@ class Hindered:
 
     closed: Sequence[int] = ()
     down: Sequence[int] = ()
+    left: Sequence[int] = ()
+    """To the movers of their sites."""
     full: Sequence[tuple[int, str]] = ()
     """With the activity; none for all of them."""
 
@@ -58,6 +61,7 @@ class Hindered:
             (destination.in_(self.closed), literal(BLOCKED)),
             (destination.in_(self.down), literal(RSE_DOWN)),
             (requests.c.code.is_not(None), requests.c.code),
+            (destination.in_(self.left), literal(SITE_MOVER)),
         ]
         if limited:
             said.append((or_(*limited), literal(_FULL)))

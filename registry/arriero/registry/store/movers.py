@@ -28,6 +28,20 @@ def mover_rses(connection: Connection, names: Collection[str]) -> dict[str, int]
     return {row.name: row.id for row in rows}
 
 
+def left_to_movers(connection: Connection) -> dict[int, str]:
+    """Give all RSEs that are left to the mover of their site: names by id."""
+    rows = connection.execute(
+        select(rses.c.id, rses.c.name)
+        .join(rse_attributes, rse_attributes.c.rse_id == rses.c.id)
+        .where(
+            rses.c.deleted_at.is_(None),
+            rse_attributes.c.key == SITE_MOVER,
+            func.lower(rse_attributes.c.value).in_(TRUE),
+        )
+    )
+    return {row.id: row.name for row in rows}
+
+
 def ways_of(connection: Connection, ids: Sequence[int]) -> set[tuple[str | None, str]]:
     """Give the RSEs, source and destination, between which requests carry."""
     source, destination = rses.alias("source"), rses.alias("destination")
