@@ -20,6 +20,9 @@ from arriero.registry.operations import (
     plain,
 )
 
+_PATIENCE_S = 3600.0
+"""How much longer than others a change may be silent, seconds: it may be of a million transfers."""
+
 
 class TransferCalls(Transport):
     """Transfers, links and the health of RSEs."""
@@ -41,12 +44,15 @@ class TransferCalls(Transport):
 
     def retry_transfers(self, order: RetryOrder) -> Retried:
         """Have transfers be due now, with all their attempts; those that were given up begin anew."""
-        answer = self._call("POST", "/transfers/retry", body=plain(order), idempotent=True)
+        answer = self._call(
+            "POST", "/transfers/retry", body=plain(order), idempotent=True, wait_s=_PATIENCE_S
+        )
         return Retried.model_validate(answer)
 
     def cancel_transfers(self, order: CancelOrder) -> Cancelled:
         """Take transfers back."""
-        return Cancelled.model_validate(self._call("POST", "/transfers/cancel", body=plain(order)))
+        answer = self._call("POST", "/transfers/cancel", body=plain(order), wait_s=_PATIENCE_S)
+        return Cancelled.model_validate(answer)
 
     def list_links(self, source: str | None = None, destination: str | None = None) -> Iterator[LinkInfo]:
         """List links, all or those with an RSE at an end."""

@@ -24,6 +24,7 @@ from arriero.registry.states import BreakerState, RequestState
 from arriero.registry.store import links as link_store
 from arriero.registry.store import metrics as store
 from arriero.registry.store import rse_health as health_store
+from arriero.registry.store.hindrances import BLOCKED, RSE_DOWN
 from arriero.registry.store.stops import DELETIONS, is_stopped
 
 log = structlog.get_logger(__name__)
@@ -114,7 +115,7 @@ def _requests(connection: Connection) -> Iterator[Family]:
     )
     due = Family(
         "arriero_request_oldest_due_seconds",
-        "Since when the request has been due that has been so the longest, seconds.",
+        "Since when the longest has been due of those that nothing stands in the way of, seconds.",
         ("destination", "activity"),
     )
     known = _common(rows)
@@ -129,7 +130,8 @@ def _requests(connection: Connection) -> Iterator[Family]:
         if row["state"] is RequestState.QUEUED:
             waits.samples[row["destination"], row["code"]] += row["files"]
             oldest.samples[place] = max(oldest.samples[place], _age(row["at"], row["oldest_at"]))
-            due.samples[place] = max(due.samples[place], _age(row["at"], row["due_at"]))
+            if row["code"] not in {BLOCKED, RSE_DOWN}:
+                due.samples[place] = max(due.samples[place], _age(row["at"], row["due_at"]))
     yield from (files, size, waits, failed, oldest, due)
 
 
@@ -177,7 +179,9 @@ def _links(connection: Connection) -> Iterator[Family]:
     slots = Family("arriero_link_slots", "Copies at once that a link gets.", _LINK)
     rate = Family("arriero_link_throughput_bytes", "Bytes a second of a link, a moving average.", _LINK)
     success = Family("arriero_link_success_ratio", "Share of copies that succeed, a moving average.", _LINK)
-    decided = Family("arriero_link_decided_seconds", "Unix time of the last decision about its slots.", _LINK)
+    decided = Family(
+        "arriero_link_decided_timestamp_seconds", "Unix time of the last decision about its slots.", _LINK
+    )
     for row in _rows(connection, link_store.links_query()):
         link = (row["source"], row["destination"])
         slots.samples[link] = row["slots"]

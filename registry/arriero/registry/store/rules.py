@@ -237,6 +237,12 @@ def cancel_requests(connection: Connection, rule_id: int) -> None:
 
 def end_requests(connection: Connection, which: ColumnElement[bool], reason: str) -> None:
     """End requests that nobody is working on, in the history."""
+    note_taken_back(connection, which, reason)
+    connection.execute(delete(requests).where(which))
+
+
+def note_taken_back(connection: Connection, which: ColumnElement[bool], reason: str) -> None:
+    """Write into the history that requests are taken back."""
     kept = [
         "file_id",
         "source_id",
@@ -258,7 +264,6 @@ def end_requests(connection: Connection, which: ColumnElement[bool], reason: str
     connection.execute(
         insert(request_history).from_select(["at", "request_id", "state", "code", "reason", *kept], ended)
     )
-    connection.execute(delete(requests).where(which))
 
 
 def delete_rule(connection: Connection, rule_id: int) -> None:

@@ -11,10 +11,12 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    CompoundSelect,
     Connection,
     Integer,
     MetaData,
     RowMapping,
+    Select,
     Table,
     Text,
     and_,
@@ -37,7 +39,6 @@ from arriero.registry.schema.tables import (
     accounts,
     locks,
     replicas,
-    request_history,
     requests,
     rule_history,
     rules,
@@ -45,7 +46,7 @@ from arriero.registry.schema.tables import (
 from arriero.registry.states import RESTING, LockState, ReplicaState, RequestState, RuleState
 from arriero.registry.store.losses import LOST
 from arriero.registry.store.rule_work import RETRY_NOW
-from arriero.registry.store.rules import CANCELLED
+from arriero.registry.store.rules import CANCELLED, note_taken_back
 
 taken_back = Table(
     "taken_back",
@@ -71,10 +72,14 @@ def hold_rules(connection: Connection, which: Sequence[ColumnElement[bool]]) -> 
     which
         Conditions on ``locks``.
     """
+    return _hold(connection, select(locks.c.rule_id).where(*which))
+
+
+def _hold(connection: Connection, rule_ids: Select[Any] | CompoundSelect[Any]) -> Sequence[RowMapping]:
     query = (
         select(rules.c.id, rules.c.uuid, rules.c.state, accounts.c.name.label("account"))
         .join(accounts, accounts.c.id == rules.c.account_id)
-        .where(rules.c.id.in_(select(locks.c.rule_id).where(*which)))
+        .where(rules.c.id.in_(rule_ids))
         .order_by(rules.c.id)
         .with_for_update(of=rules, key_share=True)
     )
@@ -169,14 +174,7 @@ def rules_concerned(connection: Connection) -> Sequence[RowMapping]:
         .join(taken_back, taken_back.c.request_id == requests.c.id)
         .where(requests.c.rule_id.is_not(None))
     )
-    query = (
-        select(rules.c.id, rules.c.uuid, rules.c.state, accounts.c.name.label("account"))
-        .join(accounts, accounts.c.id == rules.c.account_id)
-        .where(rules.c.id.in_(on_it.union(asked)))
-        .order_by(rules.c.id)
-        .with_for_update(of=rules, key_share=True)
-    )
-    return connection.execute(query).mappings().all()
+    return _hold(connection, on_it.union(asked))
 
 
 def hold_what_was_noted(connection: Connection) -> None:
@@ -242,34 +240,8 @@ def end_them(connection: Connection, reason: str) -> None:
 
     A request that rules want stays, FAILED: the fence goes on, so that what an attempt has left is found by the next one.
     """
-    kept = (
-        "file_id",
-        "source_id",
-        "destination_id",
-        "rule_id",
-        "attempt",
-        "bytes",
-        "created_at",
-        "started_at",
-    )
-    columns = ["at", "request_id", "state", "code", "reason", *kept]
     of_it = requests.c.id.in_(select(taken_back.c.request_id))
-    connection.execute(
-        insert(request_history).from_select(
-            columns,
-            select(
-                now(),
-                requests.c.id,
-                literal(RequestState.FAILED.value),
-                literal(CANCELLED),
-                literal(reason),
-                *(requests.c[name] for name in kept),
-            )
-            .where(of_it)
-            .order_by(requests.c.id),
-            include_defaults=False,
-        )
-    )
+    note_taken_back(connection, of_it, reason)
     wanted = exists().where(_ON_ITS_PAIR, locks.c.state != LockState.OK)
     connection.execute(delete(requests).where(of_it, ~wanted))
     connection.execute(
