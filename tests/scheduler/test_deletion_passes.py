@@ -9,8 +9,8 @@ from sqlalchemy import event, select, text, update
 
 from arriero.registry.schema.base import after
 from arriero.registry.schema.tables import deletion_passes, replicas, rse_limits
+from arriero.registry.store.deletion_terms import due_rses
 from arriero.scheduler.deletion_claim import claim_deletions
-from arriero.scheduler.deletion_terms import due_rses
 from support.deletions import Storages
 
 

@@ -30,6 +30,7 @@ from arriero.registry.states import (
     RequestState,
     RuleState,
 )
+from support import broken_deletions
 from support.whole import HOUR, Whole
 
 NOBODY = 999_999
@@ -305,4 +306,5 @@ CASES: list[tuple[str, Break, dict[str, str]]] = [
     ("arrivals_of_nothing", arrival_of_no_file, {"did": f"#{NOBODY}", "rse": "IN2P3"}),
     ("dids_of_nobody", did_of_no_scope, {"did": "?:empty", "detail": "no such scope"}),
     ("dids_of_nobody", did_of_no_account, {"did": "raw:empty", "detail": "no such account"}),
+    *broken_deletions.CASES,
 ]

@@ -13,6 +13,7 @@ from arriero.registry.schema.tables import (
     audit_log,
     contents,
     dataset_locks,
+    deletions,
     dids,
     evaluation_items,
     evaluations,
@@ -167,6 +168,7 @@ KEPT = (
     evaluation_items,
     requests,
     arrivals,
+    deletions,
     audit_log,
 )
 """What the tests change, what others refer to first."""

@@ -7,6 +7,7 @@ own clients where Rucio has the call. Errors are those of `arriero.registry.erro
 from arriero.registry.calls.answers import UnexpectedAnswer, Unreachable
 from arriero.registry.calls.arrivals import ArrivalCalls
 from arriero.registry.calls.audits import AuditCalls
+from arriero.registry.calls.deletions import DeletionCalls
 from arriero.registry.calls.dids import DidCalls
 from arriero.registry.calls.doctor import DoctorCalls
 from arriero.registry.calls.movers import MoverCalls
@@ -27,6 +28,7 @@ class RegistryClient(
     DoctorCalls,
     AuditCalls,
     TransferCalls,
+    DeletionCalls,
     MoverCalls,
 ):
     """Everything that a registry can be asked for.

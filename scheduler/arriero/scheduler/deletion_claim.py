@@ -34,6 +34,7 @@ from arriero.registry.schema.tables import (
 from arriero.registry.states import ArrivalState, DeletionPass, ReplicaState
 from arriero.registry.store import deletion_guards as guards
 from arriero.registry.store.deletion_guards import Place, place_of
+from arriero.registry.store.deletion_terms import Terms, hold_rse, read_terms
 from arriero.registry.store.replica_removal import in_a_butler
 from arriero.scheduler.deletion_holds import (
     CHOSEN,
@@ -45,7 +46,6 @@ from arriero.scheduler.deletion_holds import (
     proof_verified_at,
     reap_chosen,
 )
-from arriero.scheduler.deletion_terms import Terms, hold_rse, read_terms
 from arriero.scheduler.deletion_window import begin_pass, come_back_to, look_on, note_pass
 
 ARRIVAL_WAIT_S = 60.0

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, false, select, update
 from arriero.registry.database import Database
 from arriero.registry.schema.base import after, now
 from arriero.registry.schema.tables import installation, rse_deletions
+from arriero.registry.store.deletion_terms import hold_rse
 from arriero.rse.errors import AccessDenied, NotFound, RSEError, TimedOut, Unavailable, Unsupported
 from arriero.rse.protocol import StorageProtocol
 from arriero.scheduler.core.marks import MAX_BYTES, UNREADABLE, Mark, Refusal, Unreadable, judge, read_mark
-from arriero.scheduler.deletion_terms import hold_rse
 
 log = structlog.get_logger(__name__)
 

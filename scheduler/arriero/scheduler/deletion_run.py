@@ -10,6 +10,7 @@ import structlog
 from arriero.registry.ports import Bell
 from arriero.registry.rse_credentials import RseCredentials, read_credentials
 from arriero.registry.services.context import Context
+from arriero.registry.store.deletion_terms import Terms, due_rses
 from arriero.rse.errors import RSEError
 from arriero.rse.pool import ProtocolPool
 from arriero.rse.protocol import StorageProtocol
@@ -20,7 +21,6 @@ from arriero.scheduler.deletion_leases import DeletionLeases
 from arriero.scheduler.deletion_mark import refused_by_mark
 from arriero.scheduler.deletion_settle import note_failure
 from arriero.scheduler.deletion_site import LOOK_S, DeletionSite, SiteSummary
-from arriero.scheduler.deletion_terms import Terms, due_rses
 from arriero.scheduler.rse_catalogue import Rse, load_rses
 from arriero.scheduler.workers import TIME_BUDGET_S, never, worker_name
 

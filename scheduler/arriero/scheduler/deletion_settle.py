@@ -20,10 +20,10 @@ from arriero.registry.services.bad_replicas import RulesCame, retried
 from arriero.registry.services.context import Context
 from arriero.registry.store import events
 from arriero.registry.store import replica_sets as sets
+from arriero.registry.store.deletion_terms import hold_rse
 from arriero.registry.store.evaluations import look_at_files
 from arriero.scheduler import deletion_effects as effects
 from arriero.scheduler.deletion_reports import Action, Decided, Outcome, Report, decide
-from arriero.scheduler.deletion_terms import hold_rse
 
 log = structlog.get_logger(__name__)
 

@@ -16,6 +16,7 @@ from arriero.registry.errors import Busy
 from arriero.registry.schema.tables import deletions, replicas
 from arriero.registry.services.context import Context
 from arriero.registry.states import ReplicaState
+from arriero.registry.store.deletion_terms import read_terms
 from arriero.rse.protocol import StorageProtocol
 from arriero.scheduler.core.retry import back_off
 from arriero.scheduler.deletion_claim import ClaimedDeletion, claim_deletions
@@ -23,7 +24,6 @@ from arriero.scheduler.deletion_leases import DeletionLeases
 from arriero.scheduler.deletion_reports import Outcome, Report
 from arriero.scheduler.deletion_settle import Settled, note_failure, settle_deletions
 from arriero.scheduler.deletion_storage import StorageThreads, remover
-from arriero.scheduler.deletion_terms import read_terms
 from arriero.scheduler.rse_catalogue import Rse
 
 log = structlog.get_logger(__name__)

@@ -7,8 +7,8 @@ from arriero.registry.ports import Bell
 from arriero.registry.schema.base import AT_THIS_MOMENT, after
 from arriero.registry.schema.tables import deletions
 from arriero.registry.services.context import Context
+from arriero.registry.store.deletion_terms import due_rses
 from arriero.scheduler.deletion_settle import finish_graves
-from arriero.scheduler.deletion_terms import due_rses
 
 log = structlog.get_logger(__name__)
 

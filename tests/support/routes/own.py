@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.routes.callers import AGENT, BUTLER, KNOWN, MANAGERS, PUBLIC, ROOT, Routes
+from support.routes.callers import AGENT, BUTLER, KNOWN, MANAGERS, OWNER, PUBLIC, ROOT, Routes
 
 ROUTES: Routes = {
     ("GET", "/ping"): (PUBLIC, "/ping", None),
@@ -34,6 +34,18 @@ ROUTES: Routes = {
         {"scope": "hers", "name": "d", "priority": 5},
     ),
     ("POST", "/transfers/cancel"): (MANAGERS, "/transfers/cancel", {"scope": "hers", "name": "f"}),
+    ("GET", "/deletions"): (KNOWN, "/deletions?rse=MINE&code=grave", None),
+    ("GET", "/deletions/history"): (KNOWN, "/deletions/history?scope=hers&name=f", None),
+    ("GET", "/deletions/sites"): (KNOWN, "/deletions/sites?expression=MINE", None),
+    ("GET", "/deletions/stop"): (KNOWN, "/deletions/stop", None),
+    ("POST", "/deletions/stop"): (MANAGERS, "/deletions/stop", {"reason": "a test"}),
+    ("POST", "/deletions/go"): (ROOT, "/deletions/go", {"rse": "MINE", "take_over": True}),
+    ("POST", "/deletions/plan"): (KNOWN, "/deletions/plan", {"rse": "MINE"}),
+    ("POST", "/deletions"): (
+        OWNER,
+        "/deletions",
+        {"rse": "MINE", "dids": [{"scope": "hers", "name": "f"}]},
+    ),
     ("GET", "/links"): (KNOWN, "/links?source=MINE", None),
     ("GET", "/links/{source}/{destination}"): (KNOWN, "/links/MINE/YOURS", None),
     ("GET", "/health"): (KNOWN, "/health?expression=MINE", None),

@@ -22,6 +22,7 @@ COMMANDS = {
     "scope": LazyCommand(f"{_HERE}.scope", "Scopes and the accounts that they belong to."),
     "did": LazyCommand(f"{_HERE}.did", "Files, datasets, containers and what they hold."),
     "replica": LazyCommand(f"{_HERE}.replica", "Where files are; register files that are there."),
+    "deletion": LazyCommand(f"{_HERE}.deletion", "Bytes that go, and stopping all of it."),
     "rule": LazyCommand(f"{_HERE}.rule", "Replication rules."),
     "transfer": LazyCommand(f"{_HERE}.transfer", "Copies that are wanted, under way, or given up."),
     "link": LazyCommand(f"{_HERE}.link", "How copies go between RSEs: slots, rates, errors, limits."),

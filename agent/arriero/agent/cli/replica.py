@@ -9,12 +9,13 @@ import click
 from arriero.agent.cli.failures import PartialSuccess
 from arriero.agent.cli.files import read_lines
 from arriero.agent.cli.options import DID, DidName, dry_run_option, rses_option
-from arriero.agent.cli.output import Column, Kind, human_bytes
+from arriero.agent.cli.output import Column, Format, Kind, human_bytes
 from arriero.agent.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
     from arriero.agent.registration import Registered, Registration
     from arriero.agent.storage_files import StoredFile
+    from arriero.registry.deletion_words import DeleteOrder
 
 _FAILURES_SHOWN = 10
 
@@ -205,6 +206,93 @@ def removable(session: Session, /, *, rse_name: str) -> None:
         Column("tombstone", "SINCE", Kind.TIME),
     ]
     session.output.rows(columns, session.client.list_removable(rse_name))
+
+
+_JUDGED = [
+    Column("scope"),
+    Column("name"),
+    Column("bytes", "SIZE", Kind.BYTES),
+    Column("state"),
+    Column("verdict"),
+    Column("cause"),
+    Column("code"),
+    Column("reason"),
+]
+
+
+@command.command("delete")
+@click.argument("dids", nargs=-1, type=DID, metavar="SCOPE:NAME...")
+@click.option("--rse", "rse_name", required=True, metavar="RSE", help="Where.")
+@click.option("--unlocked", is_flag=True, help="Without DIDs: everything there that no rule holds.")
+@click.option("--reason", metavar="TEXT", help="Why; kept in the audit.")
+@dry_run_option
+@pass_session
+def delete(
+    session: Session,
+    /,
+    *,
+    dids: tuple[DidName, ...],
+    rse_name: str,
+    unlocked: bool,
+    reason: str | None,
+    dry_run: bool,
+) -> None:
+    """Have the replicas of files at an RSE deleted, bytes and all; a dataset stands for all of its files.
+
+    Nothing goes that a rule or a Butler holds, that a copy is read from, or without another verified copy elsewhere.
+    --dry-run shows what would go and what stays, and why; without DIDs, of all that deletion looks at there.
+
+    \b
+    arriero replica delete --rse IN2P3_RAW_DISK raw:Dataset/LSSTComCam/raw/20241108 --dry-run
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from arriero.registry.deletion_words import DeleteOrder, DeletedDid, PurgeOrder
+
+    if dids and unlocked:
+        raise click.UsageError("Either DIDs, or --unlocked for all that no rule holds.")
+    chosen = [DeletedDid(scope=did.scope, name=did.name) for did in dids] or None
+    if dry_run:
+        order = DeleteOrder(rse=rse_name, dids=chosen, reason=reason)
+        _show_plan(session, order, everything=unlocked)
+        return
+    if chosen is None and not unlocked:
+        raise click.UsageError(
+            "Which? Name files or datasets, or give --unlocked for all that no rule holds there; --dry-run shows what would go."
+        )
+    done = session.client.purge_replicas(
+        PurgeOrder(rse=rse_name, dids=chosen, unlocked=unlocked, reason=reason)
+    )
+    kept = f" {done.kept} stay: --dry-run says why." if done.kept else ""
+    session.output.done(
+        f"{done.files} replicas at {rse_name} ({human_bytes(done.bytes)}) are deleted now.{kept}",
+        {"rse": rse_name, **done.model_dump(mode="json")},
+    )
+    if done.kept and not done.files:
+        session.output.nothing("Nothing of it may be deleted.")
+
+
+def _show_plan(session: Session, order: "DeleteOrder", *, everything: bool) -> None:
+    """Show what would become of replicas, and how many of each there are."""
+    totals: dict[str, list[int]] = {}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for one in session.client.plan_deletions(order):
+            row = one.model_dump(mode="json")
+            if everything and row["verdict"] == "when_needed":
+                row |= {"verdict": "delete", "cause": "purge"}
+            total = totals.setdefault(row["verdict"], [0, 0])
+            total[0] += 1
+            total[1] += one.bytes
+            yield row
+
+    session.output.rows(_JUDGED, rows())
+    words = {"delete": "would be deleted", "when_needed": "go when space is needed", "keep": "stay"}
+    told = [
+        f"{totals[verdict][0]} ({human_bytes(totals[verdict][1])}) {said}"
+        for verdict, said in words.items()
+        if verdict in totals
+    ]
+    if told and session.output.format is Format.TABLE:
+        session.output.note(", ".join(told) + ".")
 
 
 def _flat(found: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -65,6 +65,8 @@ class Action(StrEnum):
     REQUEST_REPORT = "request_report"
     ARRIVAL_CLAIM = "arrival_claim"
     ARRIVAL_REPORT = "arrival_report"
+    DELETION_STOP = "deletion_stop"
+    DELETION_GO = "deletion_go"
     DOCTOR_EXAMINE = "doctor_examine"
     DOCTOR_REPAIR = "doctor_repair"
     TOKEN_ADD = "token_add"  # noqa: S105 - the name of an action
@@ -159,6 +161,9 @@ _POLICIES = MappingProxyType(
         Action.REQUEST_REPORT: Policy(bound=_AGENT),
         Action.ARRIVAL_CLAIM: Policy(bound=_AGENT),
         Action.ARRIVAL_REPORT: Policy(bound=_AGENT),
+        # a stop hurts nothing; that deletions go on is for those who know why they were stopped
+        Action.DELETION_STOP: Policy(anywhere=_MANAGER),
+        Action.DELETION_GO: _ADMIN_ONLY,
         Action.DOCTOR_EXAMINE: _ADMIN_ONLY,
         Action.DOCTOR_REPAIR: _ADMIN_ONLY,
         Action.TOKEN_ADD: Policy(owner=_MANAGER),

@@ -21,13 +21,17 @@ from arriero.registry.services.context import Actor, Context
 from arriero.registry.store import invariants as store
 from arriero.registry.store import invariants_repair as repair_store
 from arriero.registry.store.invariants import Check, Finding, Repair
+from arriero.registry.store.invariants_deletions import DELETION_CHECKS
 from arriero.registry.store.invariants_rows import ROW_CHECKS
 from arriero.registry.store.invariants_rules import RULE_CHECKS
 
 log = structlog.get_logger(__name__)
 
 CHECKS: tuple[Check, ...] = tuple(
-    sorted((*RULE_CHECKS, *ROW_CHECKS), key=lambda check: (check.invariant == "keys", check.invariant))
+    sorted(
+        (*RULE_CHECKS, *ROW_CHECKS, *DELETION_CHECKS),
+        key=lambda check: (check.invariant == "keys", check.invariant),
+    )
 )
 """All of them, by invariant."""
 

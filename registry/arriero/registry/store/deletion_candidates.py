@@ -23,7 +23,6 @@ from arriero.registry.states import DeletionPass, DidType
 from arriero.registry.store import deletion_guards as guards
 from arriero.registry.store.deletion_guards import Place
 from arriero.registry.store.replica_removal import locked
-from arriero.registry.store.replica_sets import staged_replicas
 
 _COLUMNS = (
     scopes.c.name.label("scope"),
@@ -75,14 +74,13 @@ def candidates_query(place: Place) -> Select[Any]:
     )
 
 
-def judged_query(place: Place, *, named: bool) -> Select[Any]:
+def judged_query(place: Place, which: ColumnElement[bool] | None = None) -> Select[Any]:
     """Query for replicas at an RSE, each with what stands against its deletion.
 
     Parameters
     ----------
-    named
-        Of the staged replicas, whether or not anything lets them go; otherwise of those that have a tombstone, are bad or
-        whose file has expired.
+    which
+        Those, whether or not anything lets them go; None: those that have a tombstone, are bad or whose file has expired.
 
     Returns
     -------
@@ -90,8 +88,8 @@ def judged_query(place: Place, *, named: bool) -> Select[Any]:
         Those of `candidates_query`, with ``code``: of `arriero.registry.store.deletion_guards.REASONS`, null where nothing does.
     """
     query = _described(guards.fault(place).label("code")).where(replicas.c.rse_id == place.rse_id)
-    if named:
-        return query.where(replicas.c.file_id.in_(select(staged_replicas.c.file_id)))
+    if which is not None:
+        return query.where(which)
     return query.where(or_(replicas.c.tombstone.is_not(None), guards.is_bad(), guards.expired()))
 
 

@@ -185,6 +185,48 @@ def _rate(value: str | None) -> float | None:
     return rate if rate > 0 else None
 
 
+def sites(connection: Connection) -> list[dict[str, Any]]:
+    """How deletion stands with each RSE, by name: the columns of `arriero.registry.deletion_words.DeletionSite`."""
+    held = deletions.c.lease_owner.is_not(None)
+    of_rse = deletions.c.rse_id == rses.c.id
+    under_way = select(func.count()).select_from(deletions).where(of_rse, held)
+    waiting = select(func.count()).select_from(deletions).where(of_rse, ~held)
+    query = (
+        _TERMS.add_columns(
+            rse_deletions.c.code,
+            rse_deletions.c.reason,
+            rse_deletions.c.marked_at,
+            under_way.correlate(rses).scalar_subquery().label("under_way"),
+            waiting.correlate(rses).scalar_subquery().label("all_waiting"),
+        )
+        .where(rses.c.deleted_at.is_(None))
+        .order_by(rses.c.name)
+    )
+    found = []
+    for row in connection.execute(query):
+        terms = _terms(row)
+        found.append(
+            {
+                "rse": row.name,
+                "is_open": terms.is_open,
+                "availability_delete": row.availability_delete,
+                "greedy": terms.need is None,
+                "rate": terms.rate,
+                "min_free": row.min_free,
+                "free": row.free,
+                "need": terms.need,
+                "under_way": row.under_way,
+                "waiting": row.all_waiting,
+                "failures": terms.failures,
+                "code": row.code,
+                "reason": row.reason,
+                "next_look_at": row.not_before,
+                "marked_at": row.marked_at,
+            }
+        )
+    return found
+
+
 _NO_PASS_RESTS: Mapping[DeletionPass, ColumnElement[bool]] = {
     kind: ~exists().where(
         deletion_passes.c.rse_id == rses.c.id,
