@@ -115,3 +115,16 @@ def test_no_more_copies_of_a_link_run_at_once_than_it_has_slots(copy):
     assert {ended.result for ended in finished(mover, 7)} == {"copied"}
     assert most == 3, "two of the one link, and one of the other"
     mover.close()
+
+
+def test_what_an_earlier_attempt_left_complete_is_not_copied_again(copy, tmp_path):
+    left = tmp_path / "there" / temporary_path("f", "7-2")
+    left.write_bytes(b"bytes")
+    kept = left.stat().st_ino
+    mover = ThreadMover(ProtocolPool(), threads=1)
+    mover.submit([copy], {copy.link: 1})
+    (ended,) = finished(mover)
+    mover.close()
+    assert ended.result.mode == "adopted"
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["f"]
+    assert (tmp_path / "there" / "f").stat().st_ino == kept

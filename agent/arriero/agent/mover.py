@@ -187,8 +187,7 @@ class SiteMover:
             return _released(claimed, "not begun")
         names = earlier_attempts(claimed.id, claimed.fence)
         try:
-            order = self._order(claimed)
-            remove_attempts(order, self._pool, names)
+            order = replace(self._order(claimed), earlier_attempts=tuple(names))
             result = self._copy(order, self._pool, cancelled=cancelled)
             remove_attempts(order, self._pool, names)
         except Cancelled as error:
@@ -220,9 +219,8 @@ class SiteMover:
         )
 
     def _endpoint(self, told: OrderEndpoint) -> Endpoint:
-        access = self._credentials.get(told.rse, RseCredentials())
         bare = Endpoint(told.rse, told.scheme, told.hostname, told.port, told.prefix)
-        return replace(bare, ca_bundle=access.ca_bundle, token_file=access.token_file)
+        return self._credentials.get(told.rse, RseCredentials()).of(bare)
 
     # -- leases and reports, each in a thread --
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
-
 from arriero.agent.errors import AgentError
+from arriero.registry.errors import InvalidInput
+from arriero.registry.rse_credentials import RseCredentials
+from arriero.registry.rse_credentials import read_credentials as read_all_credentials
 from arriero.rse.errors import NotFound, Unsupported
 from arriero.rse.lfn2pfn import path_for
 from arriero.rse.paths import safe_path
@@ -81,22 +82,13 @@ class Layout:
         return path[len(root) + 1 :] if root else path
 
 
-class RseCredentials(BaseModel):
-    """Where the credentials for an RSE are read from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ca_bundle: str | None = None
-    token_file: str | None = None
-
-
 def read_credentials(path: Path | None, rse: str) -> RseCredentials:
     """Read where the credentials of one RSE are.
 
     Parameters
     ----------
     path
-        YAML: for each RSE name, ``ca_bundle`` and ``token_file``; None for none.
+        YAML: for each RSE name the fields of `RseCredentials`; None for none.
     rse
         Name of the RSE.
 
@@ -105,18 +97,10 @@ def read_credentials(path: Path | None, rse: str) -> RseCredentials:
     UnusableCredentials
         It cannot be read, or holds something else.
     """
-    if path is None:
-        return RseCredentials()
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        known = TypeAdapter(dict[str, RseCredentials]).validate_python(content)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UnusableCredentials(
-            f"The credentials file {path} cannot be used: write ca_bundle and token_file for each RSE name."
-        ) from error
-    return known.get(rse, RseCredentials())
+        return read_all_credentials(path).get(rse, RseCredentials())
+    except (InvalidInput, ValueError, RecursionError) as error:
+        raise UnusableCredentials(f"The {error}.") from error
 
 
 def endpoint_to_read(
@@ -140,15 +124,14 @@ def endpoint_to_read(
             f"RSE {rse} has no {scheme or ''} protocol to read from: add one with 'arriero rse protocol add'."
         )
     best = protocols[min(offered)[1]]
-    return Endpoint(
+    bare = Endpoint(
         rse,
         best["scheme"],
         best.get("hostname") or "",
         int(best.get("port") or 0),
         best.get("prefix") or "",
-        ca_bundle=credentials.ca_bundle,
-        token_file=credentials.token_file,
     )
+    return credentials.of(bare)
 
 
 def find_files(

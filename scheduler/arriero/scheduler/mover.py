@@ -8,7 +8,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -140,9 +140,11 @@ class ThreadMover:
             self._finished.put(Finished(copy, None, "cancelled", "not begun"))
             return
         try:
-            self._remove_earlier(copy)
-            result = self._copy(copy.order, self._pool, cancelled=cancelled)
-            self._remove_earlier(copy)
+            earlier = earlier_attempts(copy.request.id, copy.request.fence)
+            order = replace(copy.order, earlier_attempts=tuple(earlier))
+            result = self._copy(order, self._pool, cancelled=cancelled)
+            # once more: a storage may have gone on writing for a worker that was killed
+            remove_attempts(order, self._pool, earlier)
         except RSEError as error:
             self._finished.put(Finished(copy, None, error.code, str(error), error.retryable, error.rse))
         except Exception as error:
@@ -153,11 +155,3 @@ class ThreadMover:
             )
         else:
             self._finished.put(Finished(copy, result))
-
-    def _remove_earlier(self, copy: PlannedCopy) -> None:
-        """Remove what attempts that died may have left under their own names.
-
-        After a success once more: the storage may have gone on writing for a worker that was killed.
-        """
-        names = earlier_attempts(copy.request.id, copy.request.fence)
-        remove_attempts(copy.order, self._pool, names)

@@ -357,16 +357,8 @@ def _endpoint(rse: Rse, operations: tuple[str, ...], credentials: Credentials) -
             f"{rse.name} has no protocol for {' or '.join(operations)}; add one with `arriero rse protocol add`",
             retryable=False,
         )
-    access = credentials.get(rse.name, RseCredentials())
-    return Endpoint(
-        rse=rse.name,
-        scheme=protocol.scheme,
-        hostname=protocol.hostname,
-        port=protocol.port,
-        prefix=protocol.prefix,
-        ca_bundle=access.ca_bundle,
-        token_file=access.token_file,
-    )
+    bare = Endpoint(rse.name, protocol.scheme, protocol.hostname, protocol.port, protocol.prefix)
+    return credentials.get(rse.name, RseCredentials()).of(bare)
 
 
 def _path(rse: Rse, known_path: str | None, file: Any) -> str:

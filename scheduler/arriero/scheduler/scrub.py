@@ -165,18 +165,8 @@ class Scrubber:
         protocol = rse.protocol_for("read")
         if protocol is None:
             raise Unsupported(f"RSE {rse.name} has no protocol to read from.", rse=rse.name)
-        access = self._credentials.get(rse.name, RseCredentials())
-        return self._pool.get(
-            Endpoint(
-                rse=rse.name,
-                scheme=protocol.scheme,
-                hostname=protocol.hostname,
-                port=protocol.port,
-                prefix=protocol.prefix,
-                ca_bundle=access.ca_bundle,
-                token_file=access.token_file,
-            )
-        )
+        bare = Endpoint(rse.name, protocol.scheme, protocol.hostname, protocol.port, protocol.prefix)
+        return self._pool.get(self._credentials.get(rse.name, RseCredentials()).of(bare))
 
     def _witnesses(self, rse: Rse, looked: Sequence[Looked]) -> list[str]:
         """Paths of other replicas that should be there."""
