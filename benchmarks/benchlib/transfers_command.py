@@ -19,8 +19,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, print its table and write its JSON."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.small < 8:
-        parser.error("--small: 8 files at least")
     with tempfile.TemporaryDirectory(prefix="arriero-bench-") as work:
         plan = _plan(options, Path(work))
         run = Run(plan)
@@ -57,7 +55,7 @@ def _plan(options: argparse.Namespace, work: Path) -> Plan:
         storages=options.directory,
         sizes=QUICK if options.quick else sizes,
         rounds=1 if options.quick else options.rounds,
-        processes=options.processes,
+        processes=2 if options.quick else options.processes,
         small_at_once=options.small_at_once,
         large_at_once=options.large_at_once,
         parts=options.parts,
@@ -80,8 +78,8 @@ def _small_print(plan: Plan) -> list[str]:
             "settings. What finds nothing to take looks again as a sweep would ring. Each copy is HEAD, COPY, HEAD, a look at the",
             "final name, MOVE; streamed: GET, PUT, GET, the look, MOVE.",
             f"Peers have {plan.small_at_once} small files at once and {plan.large_at_once} large ones; the clock has their start. rclone 1.60 waits 10 ms before each",
-            "call and compares nothing but sizes here. curl: one process with one list of all HEADs, then all COPYs, HEADs, MOVEs,",
-            "since it knows no order among what it does at once. curl (COPY alone) and gfal2 verify nothing; neither can stream.",
+            "call and compares nothing but sizes here. curl: one process for all HEADs, then one for all COPYs, HEADs, MOVEs, their times",
+            "added: it knows no order among what it does at once. curl (COPY alone) and gfal2 verify nothing; neither can stream.",
             f"Large: {sizes.large} x {sizes.large_mb} MB at each source, as much again at the destination.",
         ]
     if CONTROL in plan.parts:

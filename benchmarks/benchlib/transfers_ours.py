@@ -204,22 +204,37 @@ class Ours:
         for number, one in enumerate(self._crew.alone()[: self._processes]):
             few = Files(files.folder, files.size, dict(list(files.adler32.items())[:WARM]))
             folder = f"{files.folder}-warm-{number}"
-            self._copy(one, link(self._pair.source, few, folder))
+            self._copy(one, self._ask(link(self._pair.source, few, folder)))
             clear(self._pair.source, folder)
             clear(self._pair.destination, folder)
 
     def copy(self, files: Files) -> Sample:
-        return self._copy(self._crew, files)
+        asked = self._ask(files)
+        self._crew.calm()
+        return self._copy(self._crew, asked)
 
-    def _copy(self, crew: Crew, files: Files) -> Sample:
-        first, count = crew.first, len(files.adler32)
+    def _ask(self, files: Files) -> "_Asked":
+        """Register files and add a rule on them, which leaves requests that nobody has taken."""
+        first, count = self._crew.first, len(files.adler32)
         dataset = add_files(first, files, SOURCE)
-        before = first.do("available", rse=DESTINATION)["verified"]
-        rule = first.do("new_rule", dataset=dataset, expression=DESTINATION, count=count)["rule"]
-        crew.calm()
-        sample = crew.work("copy", rule, count, processes=self._processes).sample
-        crew.require_done(rule, count)
-        states = first.do("available", rse=DESTINATION)
-        every = before + count
+        there = first.do("available", rse=DESTINATION)["verified"]
+        asked = first.do("new_rule", dataset=dataset, expression=DESTINATION, count=count)
+        return _Asked(asked["rule"], count, there)
+
+    def _copy(self, crew: Crew, asked: "_Asked") -> Sample:
+        sample = crew.work("copy", asked.rule, asked.count, processes=self._processes).sample
+        crew.require_done(asked.rule, asked.count)
+        states = crew.first.do("available", rse=DESTINATION)
+        every = asked.there + asked.count
         require(states == {"AVAILABLE": every, "verified": every}, f"replicas: {states} instead of {every}")
         return sample
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A rule that waits to be copied for."""
+
+    rule: str
+    count: int
+    there: int
+    """Replicas of others at the destination."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from benchlib.report import Sample
-from benchlib.transfers_storage import Files, Pair, make_folder
+from benchlib.transfers_storage import Files, Pair, await_digests, make_folder
 from benchlib.worker import Worker
 from servicelib.errors import MissingPackagesError
 from servicelib.packages import install
@@ -133,10 +133,10 @@ class Rclone:
 
 @dataclass
 class Curl:
-    """One process of ``curl --parallel``, which sends what Arriero sends for each file, or the COPY alone.
+    """``curl --parallel``, which sends what Arriero sends for each file, or the COPY alone.
 
-    curl knows no order among what it does at once: all HEADs come first, then all COPYs, and so on. What is sent for one
-    file is then apart by as many requests as there are files.
+    It knows no order among what it does at once: one process sends all HEADs, another one then all COPYs, and so on. Their
+    times are added.
     """
 
     pair: Pair
@@ -153,41 +153,39 @@ class Curl:
         return f"curl/{files.folder}"
 
     def copy(self, files: Files) -> Sample:
-        make_folder(self.pair.destination, self.place(files))
-        requests = self.directory / "curl.conf"
-        requests.write_text("next\n".join(self._requests(files)))
-        # with fewer files than this the requests for one file could be under way together
-        at_once = max(1, min(self.at_once, len(files.adler32) // 8))
-        command = ["curl", "--silent", "--show-error", "--parallel", "--parallel-max", str(at_once)]
-        return _run([*command, "--config", str(requests)], len(files.adler32))
-
-    def _requests(self, files: Files) -> Iterator[str]:
-        source, destination = (self.pair.url(server) for server in (self.pair.source, self.pair.destination))
-        names = [
-            (f"{source}/{files.folder}/{name}", f"{destination}/{self.place(files)}/{name}")
-            for name in files.adler32
-        ]
+        place, server = self.place(files), self.pair.destination
+        make_folder(server, place)
+        source, destination = self.pair.url(self.pair.source), self.pair.url(server)
+        there = [f"{source}/{path}" for path in files.paths()]
+        here = [f"{destination}/{path}" for path in files.paths(place)]
         if self.only_copy:
-            for there, here in names:
-                yield self._copy(there, here)
-            return
-        for there, _ in names:
-            yield self._request("HEAD", there, ["Want-Digest: adler32"])
-        for there, here in names:
-            yield self._copy(there, f"{here}.part")
-        for _, here in names:
-            yield self._request("HEAD", f"{here}.part", ["Want-Digest: adler32"])
-        for _, here in names:
-            yield self._request("MOVE", f"{here}.part", [f"Destination: {here}", "Overwrite: F"])
-
-    def _copy(self, there: str, here: str) -> str:
-        headers = [
-            f"Source: {there}",
-            "Overwrite: F",
-            "Credential: none",
-            "RequireChecksumVerification: false",
+            return self._send("COPY", here, map(_copy_headers, there))
+        parts = [f"{url}.part" for url in here]
+        digest = ["Want-Digest: adler32"]
+        samples = [
+            self._send("HEAD", there, [digest] * len(there)),
+            self._send("COPY", parts, map(_copy_headers, there)),
         ]
-        return self._request("COPY", here, headers)
+        # as Arriero leaves XRootD the time to store a digest; it is not counted
+        await_digests(server, [f"{path}.part" for path in files.paths(place)])
+        moved = [[f"Destination: {url}", "Overwrite: F"] for url in here]
+        samples += [
+            self._send("HEAD", parts, [digest] * len(parts)),
+            self._send("MOVE", parts, moved),
+        ]
+        return Sample(
+            1 / sum(1 / one.rate for one in samples),
+            client_cpu_s=sum(one.client_cpu_s for one in samples),
+            client_rss_mb=max(one.client_rss_mb for one in samples),
+            items=len(here),
+        )
+
+    def _send(self, method: str, urls: Sequence[str], headers: Iterable[Sequence[str]]) -> Sample:
+        requests = self.directory / "curl.conf"
+        sections = [self._request(method, *one) for one in zip(urls, headers, strict=True)]
+        requests.write_text("next\n".join(sections))
+        command = ["curl", "--silent", "--show-error", "--no-progress-meter", "--config", str(requests)]
+        return _run([*command, "--parallel", "--parallel-max", str(self.at_once)], len(urls))
 
     def _request(self, method: str, url: str, headers: Iterable[str]) -> str:
         lines = [f'url = "{url}"', 'output = "/dev/null"', "fail", "globoff"]
@@ -196,6 +194,10 @@ class Curl:
         if self.pair.ca_bundle is not None:
             lines.append(f'cacert = "{self.pair.ca_bundle}"')
         return "\n".join([*lines, ""])
+
+
+def _copy_headers(source: str) -> list[str]:
+    return [f"Source: {source}", "Overwrite: F", "Credential: none", "RequireChecksumVerification: false"]
 
 
 class Gfal2:

@@ -6,6 +6,7 @@ What is laid and what is verified goes by their disks, not by the servers.
 import os
 import shutil
 import sys
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ from servicelib.authority import Authority
 from servicelib.packages import install
 from servicelib.server import WebDavServer
 from servicelib.stack import Stack, claim, new_directory, remove_abandoned
-from servicelib.stamp import stamp
+from servicelib.stamp import ATTRIBUTE, stamp
 from servicelib.xrootd import XRootD
 
 _PREFIX = "arriero-bench-storages-"
@@ -222,6 +223,15 @@ def _read(path: Path) -> tuple[int, str]:
             size += len(piece)
             checksum = zlib.adler32(piece, checksum)
     return size, f"{checksum:08x}"
+
+
+def await_digests(server: WebDavServer, paths: Sequence[str]) -> None:
+    """Wait until the helper of an XRootD has stored the checksums of files that were just written: see servicelib/stamp.py."""
+    deadline = time.monotonic() + 30
+    for path in paths if isinstance(server, XRootD) else ():
+        while ATTRIBUTE not in os.listxattr(server.data_dir / path):
+            require(time.monotonic() < deadline, f"{server.name}: {path} has no digest")
+            time.sleep(0.01)
 
 
 def require_space(directory: Path, sizes: Sequence[int]) -> None:
