@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 
 import pytest
 from sqlalchemy import select
 
+from arriero.registry.client import RegistryClient
 from arriero.registry.schema.base import after
 from arriero.registry.schema.tables import accounts, audit_log, dids, requests
 from arriero.registry.services.authentication import issue_token
@@ -290,6 +292,28 @@ def test_watching_ends_when_nothing_is_left(site, cli):
         "0 under way, 0 in the queue (0 B to copy), 0 given up."
     ]
     cli("-o", "csv", "transfer", "list", "--watch", expect=2)
+
+
+def test_watching_on_a_terminal_shows_a_bar(site, cli, monkeypatch):
+    site.dataset("night", 2)
+    site.rule("night")
+    asked = []
+    totals = RegistryClient.total_transfers
+
+    def total_transfers(client, chosen):
+        if asked:
+            # between the first round and the second
+            site.copy()
+        asked.append(chosen)
+        return totals(client, chosen)
+
+    monkeypatch.setattr(RegistryClient, "total_transfers", total_transfers)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    out = cli("-o", "table", "transfer", "list", "--watch", "--every", "0.1").out
+    assert "0 under way, 0 in the queue (0 B to copy), 0 given up." in out
+    assert "2.0/2.0 KiB" in out
+    assert len(asked) == 2
 
 
 def test_what_is_meant_has_to_be_said(site, cli):
