@@ -231,7 +231,7 @@ class Settings(_FromEnvironmentAndFile):
     history_months: int = Field(default=13, ge=1, le=1200)
     """Whole months before this one of which audit, events and the histories of rules and requests are kept."""
     credentials_file: Path | None = None
-    """YAML: for each RSE name, ``ca_bundle`` and ``token_file``. The database holds no credentials."""
+    """YAML: for each RSE name, where its credentials lie (``docs/operations/README.md``). The database holds none."""
     log_level: str = "INFO"
     """Lowest level that is logged."""
 
