@@ -36,6 +36,11 @@ NOT_OF_A_RULE = {
     # of subscriptions, and of arrivals
     "expired",
     "butler_unavailable",
+    "replica_not_available",
+    # of audits, scrubbing and deletion
+    "abandoned",
+    "rse_doubted",
+    "grave",
 }
 """Codes that no rule, group, lock or request ever shows."""
 

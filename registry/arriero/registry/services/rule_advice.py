@@ -145,6 +145,10 @@ ADVICE: Mapping[str, Hint] = MappingProxyType(
             "There is no direct link: it waits for a copy at an RSE on its way, which is being made. Nothing has to be done.",
             ("arriero transfer list --did {file}",),
         ),
+        "site_mover": Hint(
+            "Its storage can be reached from its site only: see that the site's own mover runs.",
+            ("arriero transfer list --to {rse} --code site_mover", "arriero agent run --mover"),
+        ),
         "rse_down": Hint(
             "The RSE is down and left alone, which costs no attempts; it is looked at again by itself. When it is back, that "
             "can be said.",
@@ -177,11 +181,38 @@ ADVICE: Mapping[str, Hint] = MappingProxyType(
         "transfer_failed": Hint(
             "The copy failed on its way; it is tried again. The storages' logs have the rest.", (_TRACE,)
         ),
+        "stalled": Hint(
+            "The copy had begun and no byte of it came for too long; it is tried again. See whether the storages and the "
+            "network between them are up.",
+            ("arriero link show {source} {rse}", _TRACE),
+        ),
+        "took_too_long": Hint(
+            "The copy was slower than a file of its size may be; it is tried again. The link's figures say whether others are too.",
+            ("arriero link show {source} {rse}", _TRACE),
+        ),
+        "other_side_failed": Hint(
+            "The storage that was to copy by itself could not reach the other one, or was turned away there; another way is "
+            "tried. Let the two reach each other, and see that the other one takes its credentials.",
+            ("arriero link show {source} {rse}", _TRACE),
+        ),
+        "report_lost": Hint(
+            "The connection broke off before the storage could say how the copy ended; the next attempt looks first.",
+            (_TRACE,),
+        ),
         "rse_error": Hint("The storage failed in a way of its own; see what it said.", (_TRACE,)),
         "access_denied": Hint(
             "The storage refuses the workers' credentials: renew or correct the token of this RSE, or of the source; it "
             "is tried again by itself.",
             (_TRACE, _SHOW_RSE),
+        ),
+        "token_expired": Hint(
+            "The workers' token or proxy for this RSE, or for the source, has run out: renew the file that "
+            "ARRIERO_CREDENTIALS_FILE names; it is tried again by itself.",
+            (_TRACE, _SHOW_RSE),
+        ),
+        "refused_by_guard": Hint(
+            "The address of a protocol is none that may be talked to: correct the protocol, then boost the rule.",
+            (_SHOW_RSE, _BOOST),
         ),
         "no_space": Hint(
             "The storage is full: free space there, or move the rule.",
@@ -215,6 +246,11 @@ ADVICE: Mapping[str, Hint] = MappingProxyType(
         "unsupported": Hint(
             "The storage cannot do what is asked of it: see its protocols, or move the rule.",
             (_SHOW_RSE, _MOVE),
+        ),
+        "range_not_there": Hint(
+            "The source has fewer bytes than the catalogue says: declare that replica bad, or correct the size by registering "
+            "the file anew.",
+            (_REPLICAS, _SOURCE_BAD),
         ),
         "no_protocol": Hint(
             "Give the RSE a protocol that can be written to (or read from, where it is the source), then boost the rule.",

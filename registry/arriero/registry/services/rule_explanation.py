@@ -48,7 +48,7 @@ _SAYINGS: Mapping[str, str] = {
     store.STUCK: "stuck, and nobody has said why",
 }
 
-_TURNS = frozenset({LINK_BUSY, "multihop"})
+_TURNS = frozenset({LINK_BUSY, "multihop", "site_mover"})
 """Codes of requests that have not failed: they wait for their turn, or for a copy on their way."""
 
 
