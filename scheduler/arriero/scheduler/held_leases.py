@@ -43,6 +43,7 @@ class HeldLeases:
         self._lease_s = lease_s
         self._lock = threading.Lock()
         self._held: dict[int, int] = {}
+        self._settling: set[int] = set()
         self._extended_at = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="arriero-leases", daemon=True)
@@ -70,6 +71,12 @@ class HeldLeases:
         with self._lock:
             for report in reports:
                 self._held.pop(report.request_id, None)
+                self._settling.discard(report.request_id)
+
+    def settling(self, reports: Sequence[Report]) -> None:
+        """These are about to be settled: that a lease is not found any more says nothing about them."""
+        with self._lock:
+            self._settling.update(report.request_id for report in reports)
 
     def ids(self) -> set[int]:
         """Requests that are held."""
@@ -83,7 +90,7 @@ class HeldLeases:
     def beat(self) -> None:
         """Extend once."""
         with self._lock:
-            held = dict(self._held)
+            held = {key: fence for key, fence in self._held.items() if key not in self._settling}
         if not held:
             return
         begun = time.monotonic()
@@ -99,7 +106,9 @@ class HeldLeases:
             gone = {
                 request_id
                 for request_id, fence in held.items()
-                if (request_id, fence) not in still and self._held.get(request_id) == fence
+                if (request_id, fence) not in still
+                and self._held.get(request_id) == fence
+                and request_id not in self._settling
             }
         if gone:
             log.warning("leases lost", count=len(gone))

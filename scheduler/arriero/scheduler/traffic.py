@@ -17,6 +17,9 @@ from arriero.scheduler.core.sources import Refusal
 from arriero.scheduler.lanes import SUBMITTED
 from arriero.scheduler.rse_catalogue import RseCatalogue
 
+NEW_SOURCES = 16
+"""Copies that are claimed for an RSE beyond what its known links take."""
+
 FULL_WAIT_S = 1.0
 """When what finds a link full is looked at again, seconds."""
 
@@ -90,8 +93,8 @@ class Traffic:
                 room = min(room, 1)
             into = [link for link in self.links if link[1] == rse_id]
             if into:
-                # and sources of which nothing is known yet
-                room = min(room, quota(LinkState()) + sum(max(self.link_room(link), 0) for link in into))
+                # and a few from sources of which nothing is known yet
+                room = min(room, NEW_SOURCES + sum(max(self.link_room(link), 0) for link in into))
             if room < inf:
                 found[rse_id] = room
         return found

@@ -33,7 +33,13 @@ from arriero.scheduler.workers import TIME_BUDGET_S, never, worker_name
 log = structlog.get_logger(__name__)
 
 LINGER_S = 0.05
-"""How long the first report of a batch waits for others, seconds."""
+"""How long one look for copies that have ended waits for the first, seconds."""
+
+SETTLE_AFTER_S = 0.2
+"""How long the first report of a batch waits for others while copies are under way, seconds."""
+
+RING_AGAIN_S = 1.0
+"""How often a worker that takes all that it can hold rings for another one, seconds."""
 
 AHEAD_S = 1.0
 """How long what a worker holds keeps it busy, seconds."""
@@ -81,6 +87,7 @@ class _Run:
     reports: list[Report] = field(default_factory=list)
     oldest: float = 0.0
     next_claim: float = 0.0
+    next_ring: float = 0.0
     links: Counter[Link] = field(default_factory=Counter)
     """Copies that are under way here, by link."""
     beyond: Place | None = None
@@ -178,8 +185,9 @@ class TransferRunner:
         return len(run.held) <= run.size // 2 and time.monotonic() >= run.next_claim
 
     def _take(self, run: _Run) -> int:
+        limit = run.size - len(run.held)
         taken = self._context.database.run(
-            partial(self._claim, known=self._known(), limit=run.size - len(run.held), beyond=run.beyond)
+            partial(self._claim, known=self._known(), limit=limit, beyond=run.beyond)
         )
         run.beyond = taken.beyond
         again = taken.claimed or run.beyond is not None
@@ -188,11 +196,18 @@ class TransferRunner:
             return 0
         run.summary.claimed += len(taken.claimed)
         run.held.add(taken.claimed)
+        self._ring_for_others(run, limit_reached=len(taken.claimed) >= limit)
         ask_for_hops(self._context.database, taken)
         run.links.update(copy.link for copy in taken.planned)
         run.mover.submit(taken.planned, taken.traffic.slots(run.links))
         run.note((), [self._ends.unplanned(fault) for fault in taken.unplanned])
         return len(taken.claimed)
+
+    def _ring_for_others(self, run: _Run, *, limit_reached: bool) -> None:
+        """Ring for another worker when there is more than this one holds: one ring wakes one process."""
+        if limit_reached and time.monotonic() >= run.next_ring:
+            run.next_ring = time.monotonic() + RING_AGAIN_S
+            self._context.doorbell.ring(Bell.REQUESTS)
 
     def _known(self) -> RseCatalogue:
         """The RSEs, as they were a moment ago: what is claimed is planned with them too."""
@@ -222,11 +237,12 @@ class TransferRunner:
             return
         waited = time.monotonic() - run.oldest
         alone = run.ended >= len(run.held)
-        if not alone and run.ended < self._settings.transfer_batch and waited < LINGER_S:
+        if not alone and run.ended < self._settings.transfer_batch and waited < SETTLE_AFTER_S:
             return
         finished, run.finished = run.finished, []
         run.reports.extend(self._ends.reports(finished, self._known()))
         batch, run.reports = run.reports, []
+        run.held.settling(batch)
         try:
             result = self._ends.settle(batch)
         except Busy as error:

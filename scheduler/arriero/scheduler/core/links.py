@@ -15,11 +15,13 @@ POOR = 0.8
 """Below it a link loses a quarter of its slots at once."""
 SMOOTHING = 0.3
 """Weight of a window in the moving averages."""
-WINDOW_S = 5.0
+WINDOW_S = 2.0
 """Shortest window, seconds."""
 WINDOW_FILES = 10
 """Fewest copies in a window; a slow link is decided about after `LONG_WINDOW_S` with what there is."""
 LONG_WINDOW_S = 60.0
+_FASTER = 1.2
+"""From this share of the average on, throughput counts as growing with the slots."""
 _STEADY = 0.95
 """Throughput that is not lower than this share of the average counts as steady."""
 _AHEAD_S = 1.0
@@ -104,9 +106,12 @@ def _slots(state: LinkState, success: float, throughput: float, before: float | 
     rate = f"{throughput / 1e6:.1f} MB/s"
     if _busy(state) < now / 2:
         return now, f"unchanged: no more than half of the slots were used, {rate}"
+    # as TCP begins: a link that has just been found, or that gives more and more
+    grows = before is None or throughput >= _FASTER * before
     if before is None or throughput >= _STEADY * before:
-        more = min(MOST, now + max(1, now // 8))
-        return more, f"more: {said}, {rate} is no less than before"
+        more = 2 * now if grows else now + max(1, now // 8)
+        how = "much more than" if grows else "no less than"
+        return min(MOST, more), f"more: {said}, {rate} is {how} before"
     if throughput < before / 10:
         return max(LEAST, now - 1), f"one less: {rate} is a tenth of before"
     return now, f"unchanged: {rate} is less than before, {before / 1e6:.1f} MB/s"
