@@ -4,6 +4,7 @@ Each takes a connection within the batch's transaction; rules, replicas and dele
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -11,7 +12,9 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
+    Delete,
     Float,
+    Insert,
     MetaData,
     String,
     Table,
@@ -91,11 +94,11 @@ def finish(connection: Connection, *, may_be_lost: bool = False) -> None:
     may_be_lost
         Not all of their files have another copy.
     """
-    _write_history(connection)
+    connection.execute(_history())
     replica_removal.drop_waiting_arrivals(connection)
     bad_replicas.close(connection, BadReplicaState.DELETED)
     replica_removal.remove(connection)
-    _end(connection, Action.FINISH)
+    connection.execute(_ended(Action.FINISH))
     if may_be_lost:
         losses.note(connection, sets.their_files())
     # another RSE may feed the same Butler
@@ -150,17 +153,20 @@ def revert(connection: Connection) -> None:
         .values(not_before=now())
     )
     record_arrivals(connection, bad_replicas.available_ones())
-    _write_history(connection, DeletionOutcome.KEPT)
-    _end(connection, Action.REVERT)
+    connection.execute(_history(DeletionOutcome.KEPT))
+    connection.execute(_ended(Action.REVERT))
 
 
-def _end(connection: Connection, action: Action) -> None:
+@cache
+def _ended(action: Action) -> Delete:
+    """Statement that ends the deletions of the batch of which something becomes."""
     ended = select(reap_settled.c.deletion_id).where(reap_settled.c.action == action.value)
-    connection.execute(delete(deletions).where(deletions.c.id.in_(ended)))
+    return delete(deletions).where(deletions.c.id.in_(ended))
 
 
-def _write_history(connection: Connection, kept: DeletionOutcome | None = None) -> None:
-    """Write down how the deletions of the batch ended; of those that are taken back only what was looked at."""
+@cache
+def _history(kept: DeletionOutcome | None = None) -> Insert:
+    """Statement that writes down how the deletions of the batch ended; of those taken back only what was looked at."""
     one = reap_settled
     if kept is None:
         which = one.c.action == Action.FINISH.value
@@ -198,4 +204,4 @@ def _write_history(connection: Connection, kept: DeletionOutcome | None = None) 
         .where(which)
         .order_by(deletions.c.id)
     )
-    connection.execute(insert(deletion_history).from_select(list(values), rows, include_defaults=False))
+    return insert(deletion_history).from_select(list(values), rows, include_defaults=False)

@@ -4,6 +4,7 @@ They are tables of the transaction, so that a claim takes as many statements for
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -96,6 +97,7 @@ def held_at(connection: Connection, place: Place, file_ids: Sequence[int]) -> tu
     )
 
 
+@lru_cache(maxsize=128)
 def proof(place: Place) -> Any:
     """The RSE of a replica that proves that this one may go, and that is held."""
     another = replicas.alias("proof")

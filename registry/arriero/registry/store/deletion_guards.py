@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, and_, case, exists, or_, select, text
@@ -98,6 +99,9 @@ def place_of(connection: Connection, rse_id: int) -> Place:
     return Place(rse_id, beside | frozenset(forgetful), algorithm == _BY_NAME)
 
 
+_PLACES = 128
+"""RSEs whose conditions are kept: to write them takes longer than to ask them."""
+
 _PORTS = {"https": 443, "davs": 443, "http": 80, "dav": 80}
 
 
@@ -121,21 +125,25 @@ def _beside(rse_id: int, rows: Iterable[Any]) -> frozenset[int]:
     )
 
 
+@cache
 def expired() -> ColumnElement[bool]:
     """Condition that the lifetime of the file, which is joined, is over."""
     return and_(dids.c.expired_at.is_not(None), dids.c.expired_at < now())
 
 
+@cache
 def is_bad() -> ColumnElement[bool]:
     """Condition that the replica is bad."""
     return replicas.c.state == ReplicaState.BAD
 
 
+@cache
 def buried() -> ColumnElement[bool]:
     """Condition that the replica has a tombstone, and that it is due."""
     return and_(replicas.c.tombstone.is_not(None), replicas.c.tombstone <= now())
 
 
+@cache
 def cause() -> ColumnElement[str]:
     """Why a replica, joined with its file, may be deleted."""
     return case(
@@ -146,6 +154,7 @@ def cause() -> ColumnElement[str]:
     )
 
 
+@cache
 def when() -> ColumnElement[str]:
     """When it goes: now, or when space is needed."""
     return case(
@@ -175,6 +184,7 @@ def proves(another: FromClause, place: Place) -> list[ColumnElement[bool]]:
     ]
 
 
+@cache
 def needs_no_proof() -> ColumnElement[bool]:
     """Condition that a replica may go even if it is the last: its file has expired, or is given up and this is bad."""
     return or_(expired(), and_(is_bad(), given_up(replicas.c.file_id)))
@@ -185,11 +195,13 @@ def given_up(file_id: ColumnElement[int]) -> ColumnElement[bool]:
     return is_found(lost_files.c.file_id == file_id, lost_files.c.accepted_at.is_not(None), of=lost_files)
 
 
+@lru_cache(maxsize=_PLACES)
 def hindrance(place: Place) -> ColumnElement[str | None]:
     """Code of what stands against deleting a replica at a place, joined with its file, but that it may be the last."""
     return case(*_hindrances(place))
 
 
+@lru_cache(maxsize=_PLACES)
 def fault(place: Place) -> ColumnElement[str | None]:
     """Code of what stands against deleting a replica at a place, joined with its file; null: nothing does."""
     another = replicas.alias("another")
