@@ -83,6 +83,15 @@ class DavReader:
                 continue
         return found
 
+    def has_bytes(self, path: str, count: int) -> bool:
+        """See `StorageProtocol.has_bytes`. A folder of XRootD has a length as well, which no file is likely to share."""
+        if self.server.profile().is_xrootd:
+            answer = self._request("head", self.server.url_path(path), path)
+            if answer.headers.get("content-length") == str(count):
+                return True
+        found = self.stat(path, digest=False)
+        return found.bytes == count and not found.is_directory
+
     def fingerprint(self, path: str, expected: int, *, watch: Watch | None = None) -> FileStat:
         """See `StorageProtocol.fingerprint`."""
         abilities = self.server.abilities

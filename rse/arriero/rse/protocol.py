@@ -78,6 +78,17 @@ class StorageProtocol(ABC):
             If nothing is there.
         """
 
+    def has_bytes(self, path: str, count: int) -> bool:
+        """Whether a file of so many bytes is there, by as little as that can be known. Idempotent.
+
+        Raises
+        ------
+        NotFound
+            If nothing is there.
+        """
+        found = self.stat(path)
+        return found.bytes == count and not found.is_directory
+
     def digest(self, path: str) -> str:
         """Canonical adler32 of a file: the server's own where it has one, else of the bytes read back. Idempotent.
 

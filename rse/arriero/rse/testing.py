@@ -97,6 +97,8 @@ class ProtocolConformance(AbilitiesConformance):
         assert self.content_of(protocol, f"{folder}/f") == content
         found = protocol.stat(f"{folder}/f")
         assert (found.bytes, found.is_directory) == (size, False)
+        assert protocol.has_bytes(f"{folder}/f", size)
+        assert not protocol.has_bytes(f"{folder}/f", size + 1)
 
     @pytest.mark.parametrize("content", [b"", b"\0", b"a", b"leading zeros", bytes(100_000)])
     def test_digest_is_canonical(self, protocol: StorageProtocol, folder: str, content: bytes) -> None:
@@ -260,6 +262,8 @@ class ProtocolConformance(AbilitiesConformance):
             protocol.stat(path, digest=True)
         with pytest.raises(NotFound):
             protocol.fingerprint(path, 3)
+        with pytest.raises(NotFound):
+            protocol.has_bytes(path, 3)
         assert protocol.delete(path) is False
         assert protocol.delete(f"{folder}/missing-too/f") is False
 

@@ -132,6 +132,10 @@ class WebDavProtocol(StorageProtocol):
         return self._reader.stat(path, digest=digest)
 
     @override
+    def has_bytes(self, path: str, count: int) -> bool:
+        return self._reader.has_bytes(path, count)
+
+    @override
     def digest(self, path: str) -> str:
         return self._reader.digest(path)
 
