@@ -287,6 +287,16 @@ def test_a_connection_that_is_reset_in_the_middle(pool: ProtocolPool) -> None:
         assert caught.value.retryable
 
 
+def test_a_server_that_accepts_and_goes_no_further_is_unreachable(
+    pool: ProtocolPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arriero.rse.connections.CONNECT_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = Endpoint("SILENT", "https", "127.0.0.1", silent.getsockname()[1], "/")
+        with pytest.raises(Unavailable, match=r"no connection within 0\.2 s"):
+            pool.get(endpoint).stat("f")
+
+
 @pytest.mark.parametrize("value", ["a\r\nX: y", "a\nX: y"])
 def test_a_header_cannot_smuggle_another(value: str) -> None:
     session = StorageSession(Endpoint("X", "http", "127.0.0.1", 2811, "/"))

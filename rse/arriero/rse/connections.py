@@ -80,11 +80,16 @@ class ConnectionPool:
             sock = socket.create_connection((host, self._port), CONNECT_TIMEOUT)
         except UnicodeError as error:
             raise BrokenAnswer(f"{host} is no host name") from error
+        except TimeoutError as error:
+            raise _not_in_time() from error
         try:
             self._check_address(sock)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
                 sock = context.wrap_socket(sock, server_hostname=host)
+        except TimeoutError as error:
+            sock.close()
+            raise _not_in_time() from error
         except BaseException:
             sock.close()
             raise
@@ -101,6 +106,11 @@ class ConnectionPool:
                 "nothing was sent: correct the protocol of the RSE, or the name.",
                 rse=self._endpoint.rse,
             )
+
+
+def _not_in_time() -> BrokenAnswer:
+    """No `TimeoutError`: that is for a storage that was reached, and does not answer."""
+    return BrokenAnswer(f"it opens no connection within {CONNECT_TIMEOUT:g} s")
 
 
 def _close_all(connections: deque[Connection]) -> None:
