@@ -21,26 +21,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import exists, select, text
 from sqlalchemy.exc import DBAPIError
 
 from arriero.registry import migrate
 from arriero.registry.database import Database
 from arriero.registry.errors import Conflict, NotFound
 from arriero.registry.ports import SilentDoorbell
-from arriero.registry.schema.tables import evaluation_items, evaluations, locks, requests, rules
+from arriero.registry.schema.tables import (
+    deletion_history,
+    deletions,
+    dids,
+    evaluation_items,
+    evaluations,
+    locks,
+    replicas,
+    requests,
+    rules,
+)
 from arriero.registry.services.context import Context
 from arriero.registry.services.doctor import CHECKS, described, examine
 from arriero.registry.services.rule_changes import update_rule
-from arriero.registry.states import RuleState
+from arriero.registry.states import DidType, ReplicaState, RuleState
 from arriero.registry.store.invariants import Finding
 from chaos import workers
 from servicelib.errors import StartError
 from servicelib.postgresql import PostgreSQL
 
-CREW = {"attacher": 4, "rules": 3, "transfers": 2, "sweeps": 1, "storm": 2}
+CREW = {"attacher": 4, "rules": 3, "transfers": 2, "reapers": 2, "sweeps": 1, "storm": 2}
 CHANGE_THINGS = ("attacher", "storm")
-VICTIMS = ("attacher", "rules", "rules", "rules", "transfers", "transfers", "storm", "sweeps")
+VICTIMS = (
+    *("attacher", "storm", "sweeps"),
+    *("rules", "rules", "rules"),
+    *("transfers", "transfers"),
+    *("reapers", "reapers"),
+)
 """Who is struck, by weight."""
 
 BETWEEN_BLOWS_S = 0.8
@@ -249,10 +264,18 @@ class Soak:
                 )
             ).all()
         told = [f"rule {row.id} is {row.state} ({row.code}: {row.reason})" for row in unfinished]
-        for table in (evaluations, evaluation_items, requests):
+        for table in (evaluations, evaluation_items, requests, deletions):
             if rows := workers.count(database, table):
                 told.append(f"{rows} rows in {table.name}")
         return told
+
+    @staticmethod
+    def _without_copy(database: Database) -> list[str]:
+        """Files of which no copy is left: nothing here is meant to lose any."""
+        there = exists().where(replicas.c.file_id == dids.c.id, replicas.c.state == ReplicaState.AVAILABLE)
+        with database.snapshot() as connection:
+            lost = connection.scalars(select(dids.c.name).where(dids.c.type == DidType.FILE, ~there)).all()
+        return [f"{name} has no copy left" for name in lost]
 
     def _told(self, waiting: list[str]) -> dict[str, Any]:
         self._count_rows()
@@ -268,6 +291,8 @@ class Soak:
         with self._database() as database:
             self.figures["rules_left"] = workers.count(database, rules)
             self.figures["locks_left"] = workers.count(database, locks)
+            self.figures["replicas_deleted"] = workers.count(database, deletion_history)
+            self.faults += self._without_copy(database)
             found = [
                 described(one)
                 for one in examine(database, CHECKS, sweep_s=workers.SWEEP_S)

@@ -48,5 +48,13 @@ def test_nothing_is_missing_and_nothing_is_left_over(directory):
     assert not wrong, json.dumps(wrong, indent=2)
     figures = told["figures"]
     assert figures["killed"] >= SECONDS / 4
-    done_at_all = ("attach", "detach", "attach_collection", "rule_added", "rule_removed", "locks_left")
+    done_at_all = (
+        "attach",
+        "detach",
+        "attach_collection",
+        "rule_added",
+        "rule_removed",
+        "locks_left",
+        "deleted",
+    )
     assert [word for word in done_at_all if not figures.get(word)] == []

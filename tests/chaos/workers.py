@@ -12,14 +12,16 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from arriero.registry.database import Database
 from arriero.registry.errors import Busy, Conflict, InvalidInput, NotFound
 from arriero.registry.ports import SilentDoorbell
+from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import accounts, dids, rules
+from arriero.registry.schema.tables import replicas as replicas_table
 from arriero.registry.services import contents, replicas
 from arriero.registry.services.contents import Attachment, Child
 from arriero.registry.services.context import Actor, Context
@@ -32,6 +34,12 @@ from arriero.registry.services.rules import add_rules
 from arriero.registry.settings import Settings
 from arriero.registry.states import DidType, Role, RuleGrouping
 from arriero.rse.errors import RSEError, Unavailable
+from arriero.scheduler import deletion_site
+from arriero.scheduler.deletion_claim import ClaimedDeletion
+from arriero.scheduler.deletion_reports import Outcome
+from arriero.scheduler.deletion_reports import Report as Deleted
+from arriero.scheduler.deletion_run import DeletionRunner
+from arriero.scheduler.deletion_sweep import sweep_deletions
 from arriero.scheduler.evaluate import Evaluator
 from arriero.scheduler.plan import PlannedCopy
 from arriero.scheduler.rule_engine import Engine
@@ -63,6 +71,12 @@ def settings(url: str) -> Settings:
         transfer_batch=40,
         transfer_backoff_s=0.2,
         transfer_backoff_max_s=1,
+        deletion_batch=40,
+        deletion_threads=2,
+        deletion_lease_s=2,
+        deletion_grave_s=0.5,
+        deletion_backoff_s=0.2,
+        deletion_backoff_max_s=1,
         stuck_retry_s=1,
         sweep_s=SWEEP_S,
     )
@@ -279,12 +293,37 @@ class Transfers(Worker):
         return None
 
 
+class Reapers(Worker):
+    """Deletes what no rule holds; one deletion in twenty fails, and now and then a storage does not answer."""
+
+    def __init__(self, url: str, words: Path, seed: str) -> None:
+        super().__init__(url, words, seed)
+        # the process is this one's alone
+        deletion_site.remover = lambda *_: self._remove
+
+    def step(self) -> str:
+        summary = DeletionRunner(self.context).run(budget_s=1)
+        return f"deleted {summary.done} {summary.failed} {summary.discarded}"
+
+    def _remove(self, one: ClaimedDeletion) -> Deleted:
+        if not one.may_go:
+            return Deleted(one, Outcome.KEPT)
+        luck = self.dice.random()
+        if luck < 0.01:
+            silent = ("unavailable", "the storage is busy")
+            return Deleted(one, Outcome.UNREACHABLE, *silent, may_be_under_way=True)
+        if luck < 0.05:
+            return Deleted(one, Outcome.FAILED, "access_denied", "not now")
+        return Deleted(one, Outcome.DONE)
+
+
 class Sweeps(Worker):
     """Takes back what the dead held, ends rules."""
 
     def step(self) -> str:
         sweep_evaluations(self.context)
         sweep_requests(self.context)
+        sweep_deletions(self.context)
         release_parents(self.context)
         remove_expired_rules(self.context)
         return "swept"
@@ -295,6 +334,7 @@ KINDS: dict[str, tuple[type[Any], float]] = {
     "storm": (Storm, 0.1),
     "rules": (Rules, 0.05),
     "transfers": (Transfers, 0.05),
+    "reapers": (Reapers, 0.1),
     "sweeps": (Sweeps, SWEEP_S),
 }
 """What processes there are, and how long each rests between two steps on average, seconds."""
@@ -313,10 +353,16 @@ def build(url: str) -> None:
 
     made = Catalogue(url)
     try:
-        slac = made.rse("SLAC", attributes={"tier": "1"})
-        for name in SITES:
-            made.rse(name, attributes={"tier": "2"})
+        greedy = {"greedyDeletion": "true", "deletion_mark": "false"}
+        slac = made.rse("SLAC", attributes={"tier": "1", **greedy})
+        for number, name in enumerate(SITES):
+            # at the others only what is purged goes
+            kept = {"tier": "2", "deletion_mark": "false"}
+            made.rse(name, attributes={**kept, **greedy} if number % 2 else kept)
         files = made.files(FILES, at=[slac])
+        with made.database.transaction() as tx:
+            # they may go when others are verified elsewhere
+            tx.execute(update(replicas_table).values(tombstone=now()))
         sets = [made.collection(f"set{n}", children=files[n * 20 : n * 20 + 20]) for n in range(SETS)]
         middles = [
             made.collection(f"middle{n}", DidType.CONTAINER, children=sets[n * 2 : n * 2 + 2])
