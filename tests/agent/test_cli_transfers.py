@@ -215,8 +215,8 @@ def test_a_copy_under_way_is_ended_by_its_worker(site, cli):
         shown = cli("-o", "json", "transfer", "show", "raw:night-001").json["request"]
         assert (shown["state"], shown["code"]) == ("SUBMITTED", "copying")
         assert shown["lease_owner"]
-        told = cli("transfer", "cancel", "raw:night-001").err
-        assert told == "0 transfers in the queue and 1 under way were taken back.\n"
+        told = cli("-o", "json", "transfer", "cancel", "raw:night-001").json
+        assert told == {"queued": 0, "under_way": 1, "rules": 1, "shared": 0}
         assert mover.ended.wait(20), "its worker is told"
         assert mover.stopped == {shown["id"]}
     finally:
