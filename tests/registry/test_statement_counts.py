@@ -100,6 +100,17 @@ BULK = {
         "worker": "w",
         "outcomes": [{"id": i + 1, "fence": 0, "state": "released"} for i in range(n)],
     },
+    ("POST", "/deletions"): lambda n: {"rse": "MINE", "dids": many(n)},
+    ("POST", "/audits/{audit_id}/lines"): lambda n: {
+        "chunk": 0,
+        "lines": [[f"dark{i}", 1, None] for i in range(n)],
+    },
+    ("POST", "/audits/quarantine"): lambda n: {"rse": "MINE", "findings": list(range(1, n + 1))},
+    ("POST", "/audits/quarantine/moved"): lambda n: {
+        "rse": "MINE",
+        "moved": [f"x{i}" for i in range(n)],
+        "not_moved": ["y"],
+    },
     ("POST", "/rules"): lambda n: {
         "dids": [{"scope": "hers", "name": f"parent{i}"} for i in range(min(n, MANY))],
         "copies": 1,
@@ -134,7 +145,7 @@ class World:
         _, path, body = ACCESS[route]
         if route in BULK:
             body = BULK[route](self.files)
-        path = self.callers.path_of(route) if "RULE" in path or "TOKEN" in path else path
+        path = self.callers.path_of(route) if _is_of_the_world(path) else path
         with counted_statements(self.callers.running.database) as statements:
             answered = self.callers.call("root", route[0], path, body)
         return answered.status_code, statements
@@ -201,6 +212,10 @@ class World:
         self._do("POST", "/tokens", {"label": f"t{number}", "lifetime_s": 600})
         limit = {"rse_expression": f"R{number}", "max_transfers": 10}
         self._do("PUT", "/requests/transfer_limits", limit)
+
+
+def _is_of_the_world(path: str) -> bool:
+    return any(word in path for word in ("RULE", "TOKEN", "AUDIT"))
 
 
 _LAID = (

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import func, insert, select, update
 
 from arriero.registry.schema.base import after
@@ -24,6 +25,8 @@ from arriero.registry.schema.tables import (
 )
 from arriero.registry.services.context import Context
 from arriero.registry.states import BadReplicaState, ReplicaState
+from arriero.scheduler import deletion_site
+from arriero.scheduler.deletion_claim import ClaimedDeletion, claim_deletions
 from arriero.scheduler.deletion_run import DeletionRunner
 from arriero.scheduler.deletion_site import SiteSummary
 from arriero.scheduler.deletion_sweep import sweep_deletions
@@ -219,3 +222,32 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
+
+
+def claim(storages: Storages, rse_id: int, owner: str, limit: int = 1000) -> Sequence[ClaimedDeletion]:
+    """Take deletions at an RSE as a worker does."""
+    with storages.database.transaction() as tx:
+        return claim_deletions(tx, rse_id, owner, limit=limit, most=1000, lease_s=60.0).deletions
+
+
+class Gate:
+    """Holds up what is asked of storages, for tests that need to be quicker than it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, before: bool = True) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        made = deletion_site.remover
+
+        def remover(protocol, algorithm):
+            remove = made(protocol, algorithm)
+
+            def held_up(one):
+                if not before:
+                    report = remove(one)
+                self.reached.set()
+                assert self.opened.wait(30)
+                return remove(one) if before else report
+
+            return held_up
+
+        monkeypatch.setattr(deletion_site, "remover", remover)

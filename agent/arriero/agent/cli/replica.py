@@ -245,7 +245,7 @@ def delete(
     \b
     arriero replica delete --rse IN2P3_RAW_DISK raw:Dataset/LSSTComCam/raw/20241108 --dry-run
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from arriero.registry.deletion_words import DeleteOrder, DeletedDid, PurgeOrder
+    from arriero.registry.deletion_words import DeletedDid, DeleteOrder, PurgeOrder
 
     if dids and unlocked:
         raise click.UsageError("Either DIDs, or --unlocked for all that no rule holds.")
