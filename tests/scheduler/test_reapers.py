@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
+from collections.abc import Callable
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 
 from arriero.registry.schema.base import after
-from arriero.registry.schema.tables import deletion_history, deletions, replicas, rse_usage
-from arriero.registry.states import DeletionOutcome
+from arriero.registry.schema.tables import bad_replicas, deletion_history, deletions, replicas, rse_usage
+from arriero.registry.states import BadReplicaState, DeletionOutcome, ReplicaState
 from support.database import migrated_database
 from support.deletions import Storages
-from support.reapers import STEPS, start_reaper
+from support.reapers import SLEEPS, STEPS, is_asleep, start_reaper
 from support.scheduling import Catalogue
 from support.services import drop_database
 
@@ -132,3 +135,46 @@ def test_a_reaper_that_dies_at_a_step_leaves_what_the_next_one_ends(storages, st
     # what was removed by the one that died was freed, too: not a byte more goes than is needed
     assert [row.freed for row in storages.catalogue.rows(select(rse_usage))] == [1000]
     storages.catalogue.check_invariants()
+
+
+@pytest.mark.parametrize("step", SLEEPS)
+def test_what_a_reaper_that_was_stopped_for_long_does_when_it_wakes(storages, step):
+    pair = storages.rse("SLAC"), storages.rse("IN2P3")
+    slac, in2p3 = pair
+    ids = storages.files(10, at=pair, verified=[in2p3])
+    storages.let_go(ids, slac, purge=True)
+    settings = {"deletion_threads": 1, "deletion_lease_s": 3.0, "deletion_grave_s": 0.0}
+    reaper = start_reaper(storages.catalogue.url, settings, step=step)
+    wait_until(lambda: is_asleep(reaper), "it did not come to that step")
+    wait_until(lambda: storages.sweep() > 0, "its lease does not run out")
+    storages.wake()
+    storages.run()
+    assert storages.states(slac) == {}
+    assert storages.names(slac) == []
+    names = storages.names(in2p3)
+    for name in names:
+        storages.write(slac, name, b"made again")
+    made_again = {"rse_id": slac, "state": ReplicaState.AVAILABLE, "bytes": 100}
+    with storages.database.transaction() as tx:
+        tx.execute(insert(replicas), [{"file_id": one, **made_again} for one in ids])
+    os.kill(reaper.pid, signal.SIGCONT)
+    reaper.join(60)
+    assert reaper.exitcode == 0
+    assert sorted(row.file_id for row in storages.history()) == ids
+    assert len({row.owner for row in storages.history()}) == 1, "it was believed"
+    # no storage has fences: a request that was on its way hits what is there now, and it is known which
+    hit = 0 if step.endswith("whether it may") else 1
+    assert names[2 : 2 + hit] == sorted(set(names) - set(storages.names(slac)))
+    # where it has removed something, now or before it slept, nobody relies on what is there until it has been read
+    said = storages.catalogue.rows(select(bad_replicas).order_by(bad_replicas.c.file_id))
+    assert [row.file_id for row in said] == ids[: 2 + hit]
+    assert {row.state for row in said} == {BadReplicaState.SUSPICIOUS}
+    storages.catalogue.check_invariants()
+
+
+def wait_until(happened: Callable[[], bool], otherwise: str) -> None:
+    """Wait for something that another process does."""
+    until = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < until, otherwise
+        time.sleep(0.05)

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from arriero.registry.database import Database
@@ -76,7 +77,7 @@ def _around_a_request(*, sent: bool) -> Callable[[], None]:
     return arm
 
 
-STEPS: Mapping[str, Callable[[], None]] = {
+STEPS: dict[str, Callable[[], None]] = {
     "mark: in the database and not on the storage": _before(deletion_mark, "_write"),
     "mark: on the storage and not noted": _before(deletion_mark, "_note"),
     "claim: not committed": _before(deletion_claim._Claiming, "_taken"),
@@ -91,6 +92,45 @@ STEPS: Mapping[str, Callable[[], None]] = {
 """Where a worker can be made to die."""
 
 
+def _fall_asleep(*, before: bool) -> Callable[[], None]:
+    """Be stopped, all of the process, before or after it is asked whether the third deletion is held still."""
+
+    def arm() -> None:
+        asked, of_next = deletion_leases.DeletionLeases.is_held, iter(range(10**6))
+
+        def is_held(self: Any, one: Any) -> bool:
+            third = next(of_next) == 2
+            if third and before:
+                _stop()
+            answer = asked(self, one)
+            if third and not before:
+                _stop()
+            return answer
+
+        deletion_leases.DeletionLeases.is_held = is_held  # type: ignore[method-assign]
+
+    return arm
+
+
+def _stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    # this thread may run on for a moment
+    time.sleep(0.5)
+
+
+SLEEPS: dict[str, Callable[[], None]] = {
+    "asleep: before it asks whether it may": _fall_asleep(before=True),
+    "asleep: between that and the request": _fall_asleep(before=False),
+}
+"""Where a worker can be made to stop until it is woken."""
+
+
+def is_asleep(process: BaseProcess) -> bool:
+    """Whether a worker has come to where it stops."""
+    state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "T"
+
+
 def context(url: str, settings: Mapping[str, Any]) -> Context:
     """What a worker of its own process works with."""
     database = Database(url, pool_size=4)
@@ -99,7 +139,7 @@ def context(url: str, settings: Mapping[str, Any]) -> Context:
 
 def _reap(url: str, settings: Mapping[str, Any], step: str | None, seconds: float) -> None:
     if step is not None:
-        STEPS[step]()
+        (STEPS | SLEEPS)[step]()
     made = context(url, settings)
     until = time.monotonic() + seconds
     while True:
@@ -120,7 +160,7 @@ def start_reaper(
     settings
         Its own.
     step
-        Where it dies; None: it does not.
+        Where it dies, or stops until it is woken; None: nowhere.
     seconds
         How long it looks for work again and again.
     """

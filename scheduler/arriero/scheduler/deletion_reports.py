@@ -54,6 +54,11 @@ class Report:
     url: str | None = None
     scheme: str | None = None
 
+    @property
+    def may_have_removed(self) -> bool:
+        """Whether the storage has removed something, or may do so yet."""
+        return self.outcome is Outcome.DONE or self.may_be_under_way
+
 
 @dataclass(frozen=True, slots=True)
 class Decided:

@@ -131,19 +131,15 @@ class DeletionRunner:
         if protocol is None:
             step = "switch it on with arriero rse protocol update --domain-json"
             return Refusal("no_protocol", f"{rse.name} has no protocol for delete; {step}")
-        access = self._credentials.get(rse.name, RseCredentials())
         try:
-            storage = self._pool.get(
-                Endpoint(
-                    rse=rse.name,
-                    scheme=protocol.scheme,
-                    hostname=protocol.hostname,
-                    port=protocol.port,
-                    prefix=protocol.prefix,
-                    ca_bundle=access.ca_bundle,
-                    token_file=access.token_file,
-                )
+            bare = Endpoint(
+                rse=rse.name,
+                scheme=protocol.scheme,
+                hostname=protocol.hostname,
+                port=protocol.port,
+                prefix=protocol.prefix,
             )
+            storage = self._pool.get(self._credentials.get(rse.name, RseCredentials()).of(bare))
             if rse.attributes.get(MARKED, "true").casefold() in {"false", "0", "no"}:
                 return storage
             return refused_by_mark(self._context.database, rse.id, rse.name, storage) or storage

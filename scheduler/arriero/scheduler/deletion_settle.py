@@ -4,8 +4,8 @@ A fixed number of statements a batch. A report counts only by compare-and-set on
 given up is not believed (DESIGN 4.1). Lock order: deletions, rules, replicas, as nobody holds a replica and asks for its deletion.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,9 @@ from arriero.registry.dialect import id_rows, interpret
 from arriero.registry.ports import Bell
 from arriero.registry.schema.base import after, now
 from arriero.registry.schema.tables import deletions, rse_deletions, rse_usage, rses
-from arriero.registry.services.bad_replicas import RulesCame, retried
+from arriero.registry.services.bad_replicas import Declaration, RulesCame, Sayer, declare_keys, retried
 from arriero.registry.services.context import Context
+from arriero.registry.states import BadReplicaState
 from arriero.registry.store import events
 from arriero.registry.store import replica_sets as sets
 from arriero.registry.store.deletion_terms import hold_rse
@@ -26,6 +27,11 @@ from arriero.scheduler import deletion_effects as effects
 from arriero.scheduler.deletion_reports import Action, Decided, Outcome, Report, decide
 
 log = structlog.get_logger(__name__)
+
+_DOUBT = Declaration(
+    BadReplicaState.SUSPICIOUS,
+    "a worker that had been given up has removed something at its path; it is to be read again",
+)
 
 GRAVE = "grave"
 """Code of a deletion whose bytes are gone and whose path is kept free."""
@@ -43,6 +49,8 @@ class Settled:
     """Taken back before anything was asked of the storage, or kept because their proof was gone."""
     discarded: int = 0
     """Reports of workers that had been given up."""
+    late: list[int] = field(default_factory=list)
+    """Files that those may have removed."""
     woken: int = 0
     """Rules that have waited for a replica to go."""
 
@@ -63,7 +71,19 @@ def settle_deletions(context: Context, rse_id: int, owner: str, reports: Sequenc
         context.doorbell.ring(Bell.EVALUATIONS)
     if result.discarded:
         log.warning("reports of another worker's deletions discarded", count=result.discarded)
+    if result.late:
+        _doubt_made_again(context, rse_id, result.late)
     return result
+
+
+def _doubt_made_again(context: Context, rse_id: int, file_ids: Collection[int]) -> None:
+    """Have replicas read again that were made again at paths where a worker that had been given up has removed something."""
+    doubted = retried(
+        context,
+        lambda tx: declare_keys(tx, [(file_id, rse_id) for file_id in file_ids], _DOUBT, Sayer())[0],
+    )
+    if doubted:
+        log.warning("replicas made again where a given up worker has deleted", rse_id=rse_id, count=doubted)
 
 
 def _settle(
@@ -77,6 +97,11 @@ def _settle(
         if (report.deletion.id, report.deletion.fence) in held
     ]
     result = Settled(discarded=len(reports) - len(decided))
+    result.late = [
+        report.deletion.file_id
+        for report in reports
+        if (report.deletion.id, report.deletion.fence) not in held and report.may_have_removed
+    ]
     if not decided:
         return result
     effects.note(connection, decided)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from arriero.registry.errors import Conflict, InvalidInput, NotFound, RegistryError
+from arriero.registry.ports import Bell
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.bad_replicas import Named
@@ -91,6 +92,7 @@ def set_tombstones(context: Context, actor: Actor, replicas: Sequence[Named]) ->
         audit.record(connection, actor, Action.REPLICA_DELETE, first, tombstone=True, count=len(replicas))
 
     context.database.run(work)
+    context.doorbell.ring(Bell.DELETIONS)
 
 
 def _stage(context: Context, connection: Connection, actor: Actor, replicas: Sequence[Named]) -> None:
