@@ -111,6 +111,8 @@ def example(schema: dict[str, Any]) -> Any:
                 name: example(properties[name]) for name in schema.get("required", ()) if name in properties
             }
         case "array":
+            if "prefixItems" in schema:
+                return [example(one) for one in schema["prefixItems"]]
             return [example(schema["items"])] * schema.get("minItems", 0)
         case "integer" | "number":
             return max(1, schema.get("minimum", 1))
