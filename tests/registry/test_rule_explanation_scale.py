@@ -23,7 +23,7 @@ RSES = 20
 CODES = ("no_source", "checksum_mismatch", "timed_out", "bad_replica")
 STATES = ("OK",) * 5 + ("REPLICATING",) * 4 + ("STUCK",)
 
-SLOWER_THAN_A_COUNT = 40
+SLOWER_THAN_A_COUNT = 80
 """How many times as long as one count of the same locks everything may take. Measured: 11 to 13."""
 
 
