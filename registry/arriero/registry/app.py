@@ -1,5 +1,6 @@
 """The application: every router by name, so that what is served can be read here."""
 
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -44,8 +45,10 @@ from arriero.registry.api import (
 )
 from arriero.registry.api.documents import complete
 from arriero.registry.api.middleware import RequestMiddleware
+from arriero.registry.api.watches import Watch
 from arriero.registry.dashboard import pages
 from arriero.registry.dependencies import refuse_null_characters
+from arriero.registry.services.arrivals import butlers_with_work
 from arriero.registry.services.context import Context
 from arriero.registry.services.counts import RecentCounts
 from arriero.registry.services.metrics import Metrics
@@ -117,6 +120,7 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     app.state.recent_counts = RecentCounts(context)
     app.state.metrics = Metrics(context)
+    app.state.arrivals_watch = Watch(partial(butlers_with_work, context))
     for router in ROUTERS:
         app.include_router(router)
     failures.install(app, context)

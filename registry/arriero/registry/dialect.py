@@ -139,6 +139,24 @@ def id_rows(connection: Connection, ids: Sequence[int]) -> Select[tuple[int]]:
     return select(cast(each.c.value, BigInteger).label("id"))
 
 
+def is_sent(connection: Connection, column: ColumnElement[int], ids: Sequence[int]) -> ColumnElement[bool]:
+    """Condition that a key is one of those that were sent: one parameter, however many, and the planner sees how many."""
+    if is_postgresql(connection):
+        return column == func.any(literal(list(ids), postgresql.ARRAY(BigInteger)))
+    return column.in_(id_rows(connection, ids))
+
+
+def value_rows(connection: Connection, values: Mapping[int, int]) -> Select[int, int]:
+    """Query for numbers that were sent by id, columns ``id`` and ``value``: as few parameters, however many there are."""
+    if is_postgresql(connection):
+        ids, sent = (literal(list(part), postgresql.ARRAY(BigInteger)) for part in (values, values.values()))
+        each = [func.unnest(part, type_=BigInteger) for part in (ids, sent)]
+        return select(each[0].label("id"), each[1].label("value"))
+    pairs = func.json_each(json.dumps(list(values.items()))).table_valued("value")
+    first, second = (cast(func.json_extract(pairs.c.value, f"$[{place}]"), BigInteger) for place in (0, 1))
+    return select(first.label("id"), second.label("value"))
+
+
 def use_temporary_table(connection: Connection, *tables: Table) -> None:
     """Have ``tables`` (defined with ``prefixes=["TEMPORARY"]``) in this session, empty until the transaction ends."""
     if is_postgresql(connection):

@@ -15,6 +15,9 @@ from arriero.registry.states import ArrivalState, DidType, LockState, ReplicaSta
 MAX_CLAIM = 1000
 """Most arrivals of one claim, and of one report (DESIGN section 6: bulk calls are bounded)."""
 
+MAX_DATASETS = 10_000
+"""Datasets of one file that the ledger names."""
+
 MAX_WAIT_S = 30.0
 """Longest long poll, seconds: below the idle limits that proxies set by default."""
 
@@ -52,13 +55,17 @@ class ButlerSelection(_Wire):
     """Name pattern; ``*`` stands for any text."""
 
 
+MOVE = "move"
+"""Transfer into a Butler's own datastore, after which the replica is let go: only from staging areas."""
+
+
 class NewButler(_Wire):
     """A butler to add."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     uri: str = Field(min_length=1, max_length=2000)
     """Repository URI as the site's agent opens it."""
-    transfer: Literal["direct"] = "direct"
+    transfer: Literal["direct", "link", "symlink", "relsymlink", "hardlink", "copy", "move"] = "direct"
     instruments: tuple[str, ...] = Field(default=(), max_length=100)
     rses: tuple[ButlerRse, ...] = Field(min_length=1, max_length=100)
     selections: tuple[ButlerSelection, ...] = Field(min_length=1, max_length=1000)
@@ -111,10 +118,14 @@ class ArrivalOutcome(_Wire):
     fence: Key
     state: Literal[ArrivalState.INGESTED, ArrivalState.FAILED, ArrivalState.PARKED]
     dataset_id: UUID | None = None
+    datasets: tuple[UUID, ...] = Field(default=(), max_length=MAX_DATASETS)
+    """All that are in the file, where there are several."""
     code: str | None = Field(default=None, max_length=64)
     reason: str | None = Field(default=None, max_length=4000)
     waits_for: str | None = Field(default=None, max_length=1000)
     retryable: bool = False
+    provides: tuple[Annotated[str, Field(max_length=1000)], ...] = Field(default=(), max_length=1000)
+    """Prerequisites that the Butler has now: what is parked for one of them is due at once."""
 
 
 class HeldArrival(_Wire):
@@ -142,6 +153,9 @@ class Arrival(_Answer):
     state: ArrivalState
     attempt: int
     dataset_id: UUID | None = None
+    """Of its dataset, or of the first in it."""
+    datasets: list[UUID] | None = None
+    """All that are in it, where there are several; only where one file is asked for."""
     code: str | None = None
     reason: str | None = None
     waits_for: str | None = None
@@ -159,6 +173,8 @@ class ArrivalFilter(_Wire):
 
     butler: str | None = None
     state: ArrivalState | None = None
+    rse: str | None = Field(default=None, max_length=255)
+    code: str | None = Field(default=None, max_length=64)
     scope: str | None = None
     name: str | None = Field(default=None, max_length=500)
     """Pattern of file names; ``*`` is any text."""

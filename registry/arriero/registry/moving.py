@@ -95,11 +95,18 @@ class HeldRequest(_Said):
     fence: Key
 
 
+class RequestUnderWay(HeldRequest):
+    """A request that is held, and how far it is."""
+
+    copied: int | None = Field(default=None, ge=0, lt=2**63)
+    """Bytes at the destination so far."""
+
+
 class ExtendRequests(_Said):
     """A mover needs more time."""
 
     worker: str = Field(min_length=1, max_length=200)
-    requests: tuple[HeldRequest, ...] = Field(max_length=MAX_CLAIM)
+    requests: tuple[RequestUnderWay, ...] = Field(max_length=MAX_CLAIM)
     lease_s: float = Field(gt=0, le=MAX_LEASE_S)
 
 

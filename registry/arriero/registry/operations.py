@@ -110,6 +110,8 @@ class Transfer(_Answer):
     lease_until: datetime | None = None
     created_at: datetime
     started_at: datetime | None = None
+    copied: int | None = None
+    """Bytes at the destination so far, where a copy under way tells; a few seconds old."""
 
 
 class TransferTotal(_Answer):
@@ -129,13 +131,15 @@ class TransferTotal(_Answer):
 
 
 class TransferAttempt(_Answer):
-    """A request that has ended."""
+    """An attempt that has ended: the last of its request, or one that another has followed (``QUEUED``)."""
 
     request_id: int
     source: str | None = None
     state: RequestState
     attempt: int
     mode: str | None = None
+    mode_reason: str | None = None
+    """Why it went this way, where that was not the first choice."""
     bytes: int
     seconds: float | None = None
     code: str | None = None
@@ -268,6 +272,8 @@ class LinkInfo(_Answer):
     failed_at: datetime | None = None
     in_the_way: list[str] = Field(default_factory=list)
     """Why nothing begins on it now."""
+    ways: list[str] = Field(default_factory=list)
+    """How bytes can go by what the storages at its ends were seen to do, the shortest way first; empty: not tried yet."""
     limits: list[LimitUse] = Field(default_factory=list)
 
 
@@ -297,6 +303,24 @@ class Pause(_Answer):
     reason: str | None = None
 
 
+class StorageAbilities(_Answer):
+    """What a storage was found to be able to do, by trial."""
+
+    origin: str
+    """``scheme://host:port`` as on the wire."""
+    probed_at: datetime
+    server: str = ""
+    third_party_pull: bool = False
+    third_party_push: bool = False
+    digest_algorithms: list[str] = Field(default_factory=list)
+    move: bool = False
+    move_refuses: bool = False
+    ranges: bool = False
+    list_directory: bool = False
+    pull_reason: str = ""
+    push_reason: str = ""
+
+
 class RseHealth(_Answer):
     """Whether an RSE is open, and whether it is up."""
 
@@ -317,6 +341,8 @@ class RseHealth(_Answer):
     """Until when nothing is deleted there."""
     deletion_code: str | None = None
     deletion_reason: str | None = None
+    abilities: list[StorageAbilities] = Field(default_factory=list)
+    """Of each of its storages that was tried."""
 
 
 def plain(model: BaseModel) -> dict[str, Any]:

@@ -153,9 +153,9 @@ class TransferDesk(Protocol):
         ...
 
     def extend(
-        self, site: SiteMover, held: Sequence[tuple[int, int]], *, lease_s: float
+        self, site: SiteMover, held: Sequence[tuple[int, int]], *, lease_s: float, copied: Mapping[int, int]
     ) -> frozenset[tuple[int, int]]:
-        """Extend leases; give the (id, fence) that this mover still holds."""
+        """Extend leases, and note the bytes that are copied; give the (id, fence) that this mover still holds."""
         ...
 
     def report(

@@ -171,7 +171,7 @@ class Settings(_FromEnvironmentAndFile):
     transfer_threads: int = Field(default=8, ge=1)
     """Copies that one worker process has under way at once."""
     transfer_batch: int = Field(default=1000, ge=1)
-    """Requests that one worker process holds, and settles together, at most; as many as it copies in a second or so."""
+    """Requests that one worker process holds, and settles together, at most; as many as it copies in four seconds or so."""
     activity_shares: dict[str, float] = Field(default_factory=dict)
     """Shares of activities in what is copied to one RSE, of one priority; 1 for those not named: ``{"Express": 3}``."""
     transfer_lease_s: float = Field(default=30, gt=0)
@@ -232,6 +232,12 @@ class Settings(_FromEnvironmentAndFile):
     """Whole months before this one of which audit, events and the histories of rules and requests are kept."""
     credentials_file: Path | None = None
     """YAML: for each RSE name, where its credentials lie (``docs/operations/README.md``). The database holds none."""
+    fts_url: str | None = Field(default=None, pattern="^https?://[^/?#@]+/?$")
+    """REST interface of an FTS that has storages copy which speak HTTP; without it the workers have them copy."""
+    fts_token_file: Path | None = None
+    """Holds the bearer token that opens the FTS; read for each call."""
+    fts_ca_bundle: Path | None = None
+    """Authorities by which the FTS is trusted; the system's by default."""
     log_level: str = "INFO"
     """Lowest level that is logged."""
 

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from starlette.background import BackgroundTask
 
 from arriero.registry.api.documents import sends
 from arriero.registry.api.metalink import METALINK_TYPE, accepts_metalink, metalink
 from arriero.registry.api.streams import STREAM_TYPE, byte_stream
+from arriero.registry.api.watches import Watch
 from arriero.registry.dependencies import ActorDep, BodyDep, ContextDep, Instant, PathText, parse
 from arriero.registry.errors import InvalidInput
 from arriero.registry.services import replica_lists, replica_removal, replicas
@@ -159,7 +161,7 @@ def _state(text: str) -> ReplicaState:
 
 
 @router.post("", summary="Register files at an RSE", status_code=201, openapi_extra=sends(_FILES))
-def add_replicas(context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
+def add_replicas(request: Request, context: ContextDep, actor: ActorDep, body: BodyDep) -> Response:
     sent = parse(_FILES, body)
     files = [
         NewReplica(
@@ -175,7 +177,12 @@ def add_replicas(context: ContextDep, actor: ActorDep, body: BodyDep) -> Respons
         for file in sent.files
     ]
     replicas.add_replicas(context, actor, sent.rse, files)
-    return Response(status_code=201)
+    return Response(status_code=201, background=BackgroundTask(_wake_claims, request))
+
+
+async def _wake_claims(request: Request) -> None:
+    watch: Watch = request.app.state.arrivals_watch
+    watch.nudge()
 
 
 @router.put("", summary="Change the states of replicas", openapi_extra=sends(StatesBody))

@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import override
 
 from arriero.registry.api.stalls import GONE_S, SPOOL, STALL_S, Lines, ReaderTooSlow
+from arriero.registry.pages import pages_of
 
 STREAM_TYPE = "application/x-json-stream"
 """The official client compares the whole header: no charset may follow."""
@@ -171,10 +172,9 @@ def _chunks(first: list[bytes], rest: Generator[bytes, None, None]) -> Generator
 def _lines(
     first: list[Any], rest: Iterator[Any], rows_a_write: int = _ROWS_A_WRITE
 ) -> Generator[bytes, None, None]:
-    rows = itertools.chain(first, rest)
     try:
-        while batch := list(itertools.islice(rows, rows_a_write)):
-            yield b"".join(to_json(row) + b"\n" for row in batch)
+        for page in pages_of(itertools.chain(first, rest), rows_a_write):
+            yield b"".join(to_json(row) + b"\n" for row in page)
     finally:
         if isinstance(rest, Generator):
             rest.close()

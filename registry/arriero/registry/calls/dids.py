@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from arriero.registry.calls.transport import Transport, segments
+from arriero.registry.pages import pages_of
 
 BULK = 1000
 """Items that one bulk call carries: what Rucio's own schema allows."""
@@ -88,7 +89,7 @@ class DidCalls(Transport):
             How many were sent.
         """
         sent = 0
-        for batch in batches([{"scope": did["scope"], "name": did["name"]} for did in dids], BULK):
+        for batch in pages_of([{"scope": did["scope"], "name": did["name"]} for did in dids], BULK):
             body = {
                 "ignore_duplicate": True,
                 "attachments": [{"scope": scope, "name": name, "dids": batch}],
@@ -99,7 +100,7 @@ class DidCalls(Transport):
 
     def detach_dids(self, scope: str, name: str, dids: Sequence[Did]) -> None:
         """Detach DIDs."""
-        for batch in batches([{"scope": did["scope"], "name": did["name"]} for did in dids], BULK):
+        for batch in pages_of([{"scope": did["scope"], "name": did["name"]} for did in dids], BULK):
             self._call(
                 "DELETE", f"/dids{segments(scope, name, 'dids')}", body={"dids": batch}, idempotent=False
             )
@@ -117,7 +118,7 @@ class DidCalls(Transport):
 
     def accept_losses(self, dids: Sequence[Did], *, reason: str | None = None) -> None:
         """Say that lost files are not to be waited for any more; all of them, or none, of each thousand."""
-        for batch in batches([{"scope": did["scope"], "name": did["name"]} for did in dids], BULK):
+        for batch in pages_of([{"scope": did["scope"], "name": did["name"]} for did in dids], BULK):
             self._call("POST", "/losses/accept", body={"dids": batch, "reason": reason}, idempotent=False)
 
     def get_metadata(self, scope: str, name: str, plugin: str = "ALL") -> dict[str, Any]:
@@ -148,7 +149,7 @@ class DidCalls(Transport):
             How many were sent.
         """
         sent = 0
-        for batch in batches([dict(file) for file in files], BULK):
+        for batch in pages_of([dict(file) for file in files], BULK):
             body = {"rse": rse, "files": batch, "ignore_availability": True}
             self._call("POST", "/replicas", body=body, idempotent=True)
             sent += len(batch)
@@ -188,9 +189,3 @@ class DidCalls(Transport):
         if schemes:
             body["schemes"] = list(schemes)
         return self._stream("POST", "/replicas/list", body=body)
-
-
-def batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """Cut a sequence into lists of at most ``size``."""
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])

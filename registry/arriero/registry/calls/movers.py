@@ -1,6 +1,7 @@
 """Calls of the mover of a site: it claims requests of its RSEs, extends their leases, and reports."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from arriero.registry.calls.transport import Transport
 from arriero.registry.moving import RequestOrder, RequestOutcome
@@ -43,12 +44,20 @@ class MoverCalls(Transport):
         return [RequestOrder.model_validate(item) for item in answer]
 
     def extend_requests(
-        self, worker: str, ids_and_fences: Sequence[tuple[int, int]], lease_s: float
+        self,
+        worker: str,
+        ids_and_fences: Sequence[tuple[int, int]],
+        lease_s: float,
+        *,
+        copied: Mapping[int, int] = MappingProxyType({}),
     ) -> list[int]:
-        """Extend leases to ``lease_s`` seconds from now; return the ids whose lease is lost."""
+        """Extend leases to ``lease_s`` seconds from now, and say how far copies are; return the ids whose lease is lost."""
         body = {
             "worker": worker,
-            "requests": [{"id": key, "fence": fence} for key, fence in ids_and_fences],
+            "requests": [
+                {"id": key, "fence": fence} | ({"copied": copied[key]} if key in copied else {})
+                for key, fence in ids_and_fences
+            ],
             "lease_s": lease_s,
         }
         answer = self._call("POST", "/requests/extend", body=body, idempotent=True)

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -11,6 +12,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    false,
     text,
 )
 
@@ -76,6 +78,10 @@ arrivals = Table(
     Column("code", String(64)),
     Column("reason", Text),
     Column("dataset_id", Uuid),
+    # ids of all that are in the file, where there are several: a list of text
+    Column("datasets", Json),
+    # its agent went silent with it in hand, or found the dataset with another file: the Butler may refer to it
+    Column("may_hold", Boolean, nullable=False, default=False, server_default=false()),
     created_at(),
     Column("started_at", UtcDateTime),
     Column("ingested_at", UtcDateTime),
@@ -94,5 +100,18 @@ arrivals = Table(
         "lease_until",
         postgresql_where=text("state = 'leased'"),
         sqlite_where=text("state = 'leased'"),
+    ),
+    Index(
+        "ix_arrivals_parked",
+        "butler_id",
+        postgresql_where=text("state = 'parked'"),
+        sqlite_where=text("state = 'parked'"),
+    ),
+    Index(
+        "ix_arrivals_ingested_at",
+        "butler_id",
+        "ingested_at",
+        postgresql_where=text("ingested_at IS NOT NULL"),
+        sqlite_where=text("ingested_at IS NOT NULL"),
     ),
 )

@@ -73,6 +73,21 @@ deletion_history = Table(
     Index("ix_deletion_history_file_id_at", "file_id", "at"),
 )
 
+deletion_totals = Table(
+    "deletion_totals",
+    metadata,
+    Column("rse_id", ForeignKey("rses.id", ondelete="CASCADE"), primary_key=True),
+    Column("outcome", String(16), primary_key=True),
+    # empty where nothing has gone wrong
+    Column("code", String(64), primary_key=True),
+    Column("files", BigInteger, nullable=False),
+    # that were freed
+    Column("bytes", BigInteger, nullable=False),
+    # wall time of the requests to the storage, added up, seconds
+    Column("seconds", Float, nullable=False),
+)
+"""Attempts that have ended, since the beginning: written with each batch, and never taken back."""
+
 rse_deletions = Table(
     "rse_deletions",
     metadata,

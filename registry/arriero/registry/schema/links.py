@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Integer, String, Table, Text
 
-from arriero.registry.schema.base import BigId, UtcDateTime, created_at, metadata, updated_at, words
+from arriero.registry.schema.base import BigId, Json, UtcDateTime, created_at, metadata, updated_at, words
 from arriero.registry.states import BreakerState
 
 links = Table(
@@ -48,6 +48,18 @@ link_totals = Table(
     Column("seconds", Float, nullable=False),
 )
 """Attempts that have ended, since the beginning: written with each batch, and never taken back."""
+
+rse_abilities = Table(
+    "rse_abilities",
+    metadata,
+    Column("rse_id", ForeignKey("rses.id", ondelete="CASCADE"), primary_key=True),
+    # `scheme://host:port` as on the wire
+    Column("origin", String(300), primary_key=True),
+    # `arriero.rse.abilities.Abilities.as_dict`
+    Column("abilities", Json, nullable=False),
+    Column("probed_at", UtcDateTime, nullable=False),
+)
+"""What storages were found to be able to do, by trial."""
 
 rse_health = Table(
     "rse_health",

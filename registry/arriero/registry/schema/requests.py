@@ -42,6 +42,8 @@ requests = Table(
     Column("reason", Text),
     created_at(),
     Column("started_at", UtcDateTime),
+    # bytes of the attempt that runs that were at the destination when its worker last showed a sign of life
+    Column("copied", BigInteger),
     UniqueConstraint("file_id", "destination_id"),
     # a lane: what one rule wants at one RSE with one priority, by the time when it is due
     Index(
@@ -103,8 +105,29 @@ request_history = Table(
     Column("reason", Text),
     Column("created_at", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime),
+    # why it went the way it went, where that was not the first choice
+    Column("mode_reason", Text),
     Index("ix_request_history_file_id_at", "file_id", "at"),
 )
+
+request_attempts = Table(
+    "request_attempts",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("at", UtcDateTime, nullable=False, default=now()),
+    Column("request_id", BigId, nullable=False),
+    Column("file_id", BigId, nullable=False),
+    Column("source_id", Integer),
+    Column("destination_id", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("code", String(64)),
+    Column("reason", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Index("ix_request_attempts_file_id_at", "file_id", "at"),
+)
+"""Attempts that failed and were followed by another; the last one of a request is in ``request_history``."""
 
 transfer_limits = Table(
     "transfer_limits",

@@ -25,6 +25,7 @@ from arriero.registry.schema.butlers import arrivals, butler_rses, butler_select
 from arriero.registry.schema.deletions import (
     deletion_history,
     deletion_passes,
+    deletion_totals,
     deletions,
     installation,
     rse_deletions,
@@ -32,9 +33,9 @@ from arriero.registry.schema.deletions import (
 )
 from arriero.registry.schema.dids import contents, contents_history, deleted_dids, did_meta, dids, lost_files
 from arriero.registry.schema.events import complete_datasets, events
-from arriero.registry.schema.links import hops, link_totals, links, rse_health
+from arriero.registry.schema.links import hops, link_totals, links, rse_abilities, rse_health
 from arriero.registry.schema.replicas import bad_replicas, quarantined_replicas, replicas
-from arriero.registry.schema.requests import request_history, requests, transfer_limits
+from arriero.registry.schema.requests import request_attempts, request_history, requests, transfer_limits
 from arriero.registry.schema.rses import (
     rse_attributes,
     rse_distances,
@@ -55,6 +56,7 @@ from arriero.registry.schema.rules import (
     rules,
     unplaced_groups,
 )
+from arriero.registry.schema.senders import event_senders
 from arriero.registry.schema.subscriptions import subscription_items, subscription_matches, subscriptions
 
 __all__ = [
@@ -76,11 +78,13 @@ __all__ = [
     "deleted_dids",
     "deletion_history",
     "deletion_passes",
+    "deletion_totals",
     "deletions",
     "did_meta",
     "dids",
     "evaluation_items",
     "evaluations",
+    "event_senders",
     "events",
     "hops",
     "identities",
@@ -93,8 +97,10 @@ __all__ = [
     "quarantined_replicas",
     "replica_checks",
     "replicas",
+    "request_attempts",
     "request_history",
     "requests",
+    "rse_abilities",
     "rse_attributes",
     "rse_deletions",
     "rse_distances",

@@ -4,14 +4,18 @@ Claiming and reporting are short transactions; nothing is held open while an age
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
+import orjson
 from sqlalchemy import Connection, RowMapping
 
 from arriero.registry.errors import NotFound
 from arriero.registry.models import (
+    MOVE,
     Arrival,
     ArrivalFile,
     ArrivalFilter,
@@ -19,9 +23,11 @@ from arriero.registry.models import (
     ClaimArrivals,
     ExtendArrivals,
 )
+from arriero.registry.pages import pages_by_id
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
 from arriero.registry.services.context import Actor, Context
+from arriero.registry.services.rse_names import require_rse_id
 from arriero.registry.services.uris import UriMaker
 from arriero.registry.states import ArrivalState, ReplicaState
 from arriero.registry.store import arrival_queue as queue
@@ -32,6 +38,9 @@ from arriero.rse.errors import RSEError
 
 BUTLER_UNAVAILABLE = "butler_unavailable"
 """Code of an outcome that says nothing about the file: it costs no attempt."""
+
+_UNDECIDED = frozenset({BUTLER_UNAVAILABLE, "replaced_file"})
+"""Codes of outcomes after which the Butler may refer to the file: its answer was lost, or it has another of that name."""
 
 FIRST_BACKOFF_S = 5.0
 LONGEST_BACKOFF_S = 3600.0
@@ -64,29 +73,29 @@ def list_arrivals(context: Context, chosen: ArrivalFilter) -> Iterator[Arrival]:
     Raises
     ------
     NotFound
-        The butler or scope does not exist.
+        The butler, RSE or scope does not exist.
     """
     with context.database.snapshot() as connection:
-        butler_id = None if chosen.butler is None else _butler_id(connection, chosen.butler)
+        butler_id = None if chosen.butler is None else require_butler(connection, chosen.butler)
+        rse_id = None if chosen.rse is None else require_rse_id(connection, chosen.rse)
         scope_id = None if chosen.scope is None else _scope_id(connection, chosen.scope)
-    last, left = chosen.after, chosen.limit
-    while left is None or left > 0:
-        size = _PAGE if left is None else min(_PAGE, left)
+
+    def read(after: int, size: int) -> list[Arrival]:
         query = store.narrowed_arrivals(
             butler_id=butler_id,
             state=chosen.state,
+            rse_id=rse_id,
+            code=chosen.code,
             scope_id=scope_id,
             name=chosen.name,
-            after_id=last,
+            after_id=after,
             limit=size,
         )
         with context.database.snapshot() as connection:
-            page = [Arrival.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+            return [Arrival.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+
+    for page in pages_by_id(read, attrgetter("id"), after=chosen.after, limit=chosen.limit, size=_PAGE):
         yield from page
-        if len(page) < size:
-            return
-        last = page[-1].id
-        left = None if left is None else left - len(page)
 
 
 def authorize_claim(context: Context, actor: Actor, butler: str) -> int:
@@ -101,7 +110,13 @@ def authorize_claim(context: Context, actor: Actor, butler: str) -> int:
     """
     authorize(actor, Action.ARRIVAL_CLAIM, Target(butler, butler=butler))
     with context.database.snapshot() as connection:
-        return _butler_id(connection, butler)
+        return require_butler(connection, butler)
+
+
+def butlers_with_work(context: Context, butler_ids: Collection[int]) -> set[int]:
+    """Give those of some butlers that have arrivals to claim."""
+    with context.database.snapshot() as connection:
+        return queue.butlers_with_work(connection, butler_ids)
 
 
 def claim_arrivals(context: Context, actor: Actor, butler_id: int, claim: ClaimArrivals) -> list[ArrivalFile]:
@@ -120,7 +135,7 @@ def claim_arrivals(context: Context, actor: Actor, butler_id: int, claim: ClaimA
         Empty when nothing is due.
     """
     with context.database.snapshot() as connection:
-        if not queue.has_work(connection, butler_id):
+        if not queue.butlers_with_work(connection, [butler_id]):
             return []
     return context.database.run(lambda connection: _claim(connection, context, actor, butler_id, claim))
 
@@ -128,19 +143,29 @@ def claim_arrivals(context: Context, actor: Actor, butler_id: int, claim: ClaimA
 def _claim(
     connection: Connection, context: Context, actor: Actor, butler_id: int, claim: ClaimArrivals
 ) -> list[ArrivalFile]:
-    queue.free_outlived_leases(connection, butler_id, context.settings.arrival_max_attempts)
+    queue.free_outlived_leases(connection, context.settings.arrival_max_attempts, butler_id=butler_id)
     due = _without_suspects(queue.select_due(connection, butler_id, claim.limit), claim.limit)
     if not due:
         return []
     readable = [row for row in due if row["replica_state"] == ReplicaState.AVAILABLE]
-    if gone := [row["id"] for row in due if row["replica_state"] != ReplicaState.AVAILABLE]:
+    gone = [row["id"] for row in due if row["replica_state"] != ReplicaState.AVAILABLE]
+    if gone:
         reason = "the replica is not AVAILABLE any more: it is ingested when it is again"
-        queue.put_off(connection, gone, "replica_not_available", reason, NOT_AVAILABLE_WAIT_S)
+        queue.put_off(connection, gone, store.NOT_AVAILABLE, reason, NOT_AVAILABLE_WAIT_S)
     files = _with_uris(connection, butler_id, readable)
+    put_off = len(due) - len(files)
+    audit.record(
+        connection,
+        actor,
+        Action.ARRIVAL_CLAIM,
+        claim.butler,
+        files=len(files),
+        worker=claim.worker,
+        **({"put_off": put_off} if put_off else {}),
+    )
     if not files:
         return []
     held = queue.lease(connection, [row["id"] for row, _ in files], claim.worker, claim.lease_s)
-    audit.record(connection, actor, Action.ARRIVAL_CLAIM, claim.butler, files=len(files), worker=claim.worker)
     return [
         ArrivalFile(
             id=row["id"],
@@ -202,7 +227,7 @@ def _report(
     connection: Connection, context: Context, actor: Actor, outcomes: Sequence[ArrivalOutcome]
 ) -> list[int]:
     by_id = {outcome.id: outcome for outcome in outcomes}
-    butlers = _authorize_report(connection, actor, list(by_id))
+    butlers = authorize_held(connection, actor, Action.ARRIVAL_REPORT, list(by_id))
     rows = {
         row["id"]: row
         for row in queue.lock_leased(connection, list(by_id))
@@ -212,7 +237,10 @@ def _report(
         limit = context.settings.arrival_max_attempts
         settled = {key: settle(by_id[key], row["attempt"], limit) for key, row in rows.items()}
         queue.settle(connection, (_report_row(by_id[key], settled[key]) for key in rows))
+        _wake(connection, rows, by_id)
         ingested = [row for key, row in rows.items() if settled[key].state is ArrivalState.INGESTED]
+        if moved := [row["id"] for row in ingested if row["transfer"] == MOVE]:
+            store.let_go_of_moved(connection, moved)
         event_store.append(
             connection,
             "arrival-ingested",
@@ -226,7 +254,23 @@ def _report(
             files=len(rows),
             ingested=len(ingested),
         )
-    return [key for key in by_id if key not in rows]
+    rejected = [key for key in by_id if key not in rows]
+    late = [key for key in rejected if by_id[key].state is ArrivalState.INGESTED]
+    if late:
+        # it is in the Butler now, whatever has become of the arrival meanwhile
+        queue.doubt(connection, late)
+    return rejected
+
+
+def _wake(
+    connection: Connection, rows: Mapping[int, RowMapping], outcomes: Mapping[int, ArrivalOutcome]
+) -> None:
+    provided: dict[int, dict[str, None]] = {}
+    for key, row in rows.items():
+        if outcomes[key].provides:
+            provided.setdefault(row["butler_id"], {}).update(dict.fromkeys(outcomes[key].provides))
+    for butler_id, prerequisites in provided.items():
+        queue.wake(connection, butler_id, list(prerequisites))
 
 
 def settle(outcome: ArrivalOutcome, attempt: int, max_attempts: int) -> Settlement:
@@ -267,7 +311,14 @@ def _report_row(outcome: ArrivalOutcome, settled: Settlement) -> tuple[Any, ...]
         None if fine else outcome.code,
         None if fine else outcome.reason,
         outcome.waits_for if settled.state is ArrivalState.PARKED else None,
+        False if fine else True if outcome.code in _UNDECIDED else None,
+        datasets_as_text(outcome.datasets),
     )
+
+
+def datasets_as_text(ids: Sequence[UUID]) -> str | None:
+    """Write the datasets of a file as the ledger keeps them; None where there are not several."""
+    return orjson.dumps([str(one) for one in ids]).decode() if ids else None
 
 
 def _ingested_payload(row: RowMapping, outcome: ArrivalOutcome) -> dict[str, Any]:
@@ -295,21 +346,38 @@ def extend_arrivals(context: Context, actor: Actor, extension: ExtendArrivals) -
         return []
 
     def extend(connection: Connection) -> set[int]:
-        _authorize_report(connection, actor, [key for key, _ in held])
-        return queue.extend_leases(connection, held, extension.lease_s)
+        butlers = authorize_held(connection, actor, Action.ARRIVAL_REPORT, [key for key, _ in held])
+        extended = queue.extend_leases(connection, held, extension.lease_s)
+        if extended:
+            audit.record(connection, actor, Action.ARRIVAL_REPORT, ", ".join(butlers), extended=len(extended))
+        return extended
 
     kept = context.database.run(extend)
     return [key for key, _ in held if key not in kept]
 
 
-def _authorize_report(connection: Connection, actor: Actor, ids: Sequence[int]) -> list[str]:
+def authorize_held(connection: Connection, actor: Actor, action: Action, ids: Sequence[int]) -> list[str]:
+    """Check that an actor may do something to arrivals; give the names of their butlers.
+
+    Raises
+    ------
+    Denied
+        The token is not bound to the butler of one of them.
+    """
     butlers = store.butlers_of(connection, ids)
     for butler in butlers:
-        authorize(actor, Action.ARRIVAL_REPORT, Target(butler, butler=butler))
+        authorize(actor, action, Target(butler, butler=butler))
     return butlers
 
 
-def _butler_id(connection: Connection, name: str) -> int:
+def require_butler(connection: Connection, name: str) -> int:
+    """Give the id of a butler.
+
+    Raises
+    ------
+    NotFound
+        There is none of that name.
+    """
     found = butler_store.butler_ids(connection, [name])
     if name not in found:
         raise NotFound(f"there is no butler {name}: see 'arriero butler list'", code="butler_not_found")

@@ -65,6 +65,8 @@ class Action(StrEnum):
     REQUEST_REPORT = "request_report"
     ARRIVAL_CLAIM = "arrival_claim"
     ARRIVAL_REPORT = "arrival_report"
+    ARRIVAL_RELEASE = "arrival_release"
+    ARRIVAL_CHANGE = "arrival_change"
     DELETION_STOP = "deletion_stop"
     DELETION_GO = "deletion_go"
     DOCTOR_EXAMINE = "doctor_examine"
@@ -161,6 +163,9 @@ _POLICIES = MappingProxyType(
         Action.REQUEST_REPORT: Policy(bound=_AGENT),
         Action.ARRIVAL_CLAIM: Policy(bound=_AGENT),
         Action.ARRIVAL_REPORT: Policy(bound=_AGENT),
+        # by whoever stands beside the Butler and has taken the datasets out of it
+        Action.ARRIVAL_RELEASE: Policy(bound=_AGENT),
+        Action.ARRIVAL_CHANGE: Policy(bound=_AGENT),
         # a stop hurts nothing; that deletions go on is for those who know why they were stopped
         Action.DELETION_STOP: Policy(anywhere=_MANAGER),
         Action.DELETION_GO: _ADMIN_ONLY,

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from arriero.registry.pages import pages_by_id
 from arriero.registry.services.context import Context
 from arriero.registry.services.pfns import ways_to_read
 from arriero.registry.services.rses import require_rse
@@ -69,18 +70,14 @@ def list_declarations(context: Context, query: BadQuery) -> Iterator[dict[str, A
     dict
         Rucio's keys; with ``list_pfns`` one for each PFN that the replica can be read by, if it is still there.
     """
-    after_id, left = 0, query.limit
-    while left is None or left > 0:
-        size = _PAGE if left is None else min(_PAGE, left)
+
+    def read(after: int, size: int) -> list[tuple[int, list[dict[str, Any]]]]:
         with context.database.snapshot() as connection:
-            rows = _declarations(connection, query, after_id, size)
-        for row, answer in rows:
-            after_id = row
-            yield from answer
-        if left is not None:
-            left -= len(rows)
-        if len(rows) < size:
-            return
+            return _declarations(connection, query, after, size)
+
+    for page in pages_by_id(read, itemgetter(0), after=0, limit=query.limit, size=_PAGE):
+        for _, answers in page:
+            yield from answers
 
 
 def _declarations(

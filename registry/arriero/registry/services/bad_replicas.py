@@ -371,7 +371,7 @@ def end_unavailability(context: Context, *, limit: int = 1000) -> int:
         store.end_outlived(connection)
         store.close(connection, BadReplicaState.RECOVERED, (BadReplicaState.TEMPORARY_UNAVAILABLE,))
         rows = [row for row in sets.found_replicas(connection) if row["state"] is ReplicaState.AVAILABLE]
-        record_arrivals(connection, store.available_ones())
+        record_arrivals(connection, store.available_ones(), anew=True)
         look_at_files(connection, store.stuck_locks())
         _tell(connection, BadReplicaState.RECOVERED, rows, None)
         return len(over)

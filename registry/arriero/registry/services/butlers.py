@@ -4,8 +4,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from arriero.registry.dialect import wait_for_writers
-from arriero.registry.errors import Conflict, NotFound
-from arriero.registry.models import ButlerInfo, NewButler
+from arriero.registry.errors import Conflict, InvalidInput, NotFound
+from arriero.registry.models import MOVE, ButlerInfo, NewButler
 from arriero.registry.schema.tables import replicas
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
@@ -23,6 +23,8 @@ def add_butler(context: Context, actor: Actor, butler: NewButler) -> None:
     ------
     Conflict
         There is another butler of that name.
+    InvalidInput
+        Files are to be moved from an RSE that is no staging area.
     NotFound
         An RSE or a scope does not exist.
     """
@@ -41,6 +43,12 @@ def add_butler(context: Context, actor: Actor, butler: NewButler) -> None:
         scope_ids = store.scope_ids(connection, [taken.scope for taken in butler.selections])
         _all_there("RSE", [feed.rse for feed in butler.rses], rse_ids, "RSENotFound")
         _all_there("scope", [taken.scope for taken in butler.selections], scope_ids, "ScopeNotFound")
+        if butler.transfer == MOVE and (lasting := store.not_staging(connection, rse_ids.values())):
+            raise InvalidInput(
+                f"{', '.join(lasting)} is no staging area: what is moved into a Butler does not stay at its RSE. "
+                "Use 'direct' or 'copy', or say 'arriero rse update RSE --key staging_area --value true' of one that only hands files on",
+                code="no_staging_area",
+            )
         butler_id = store.add_butler(
             connection,
             name=butler.name,

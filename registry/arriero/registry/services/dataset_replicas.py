@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping
 
 from arriero.registry.errors import InvalidInput
+from arriero.registry.pages import pages_of
 from arriero.registry.services.context import Context
 from arriero.registry.services.lookups import require_did
 from arriero.registry.services.rses import require_rse
@@ -53,7 +54,7 @@ def list_dataset_replicas_bulk(context: Context, dids: Sequence[tuple[str, str]]
     with context.database.snapshot() as connection:
         found = did_store.find_dids(connection, dids)
     keys = sorted((row["id"], key) for key, row in found.items() if row["type"] is not DidType.FILE)
-    for page in did_store.in_chunks(keys, _DATASETS_A_PAGE):
+    for page in pages_of(keys, _DATASETS_A_PAGE):
         with context.database.snapshot() as connection:
             answers = _answers(connection, dict(page))
         yield from answers

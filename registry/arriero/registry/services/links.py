@@ -1,14 +1,15 @@
 """Links as operators look at them: how much each carries and why, how well, and what stands in its way."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
-from arriero.registry.operations import LimitUse, LinkDetail, LinkInfo, LinkTotal
+from arriero.registry.operations import LimitUse, LinkDetail, LinkInfo, LinkTotal, StorageAbilities
 from arriero.registry.services.context import Context
 from arriero.registry.services.hindrances import Hindrances, load_hindrances
+from arriero.registry.services.rse_health import storage_abilities
 from arriero.registry.services.rses import require_rse
 from arriero.registry.states import TransferDirection
 from arriero.registry.store import links as store
@@ -28,6 +29,7 @@ class _Facts:
     queued: Mapping[int, int]
     names: Mapping[int, str]
     hindrances: Hindrances
+    abilities: Mapping[int, Sequence[StorageAbilities]]
 
 
 def list_links(context: Context, source: str | None, destination: str | None) -> Iterator[LinkInfo]:
@@ -81,6 +83,7 @@ def _read(connection: Connection) -> _Facts:
         queued=store.queued(connection),
         names=store.names_of(connection),
         hindrances=load_hindrances(connection),
+        abilities=storage_abilities(connection),
     )
 
 
@@ -95,6 +98,7 @@ def _told(facts: _Facts, link: Link) -> dict[str, Any]:
         "queued": facts.queued.get(link[1], 0),
         "in_the_way": list(_in_the_way(facts.hindrances, link)),
         "limits": list(_limits(facts, link)),
+        "ways": list(_ways(facts, link)),
         **learnt,
     }
 
@@ -109,6 +113,16 @@ def _in_the_way(hindrances: Hindrances, link: Link) -> Iterator[str]:
     ):
         if found is not None:
             yield found.reason
+
+
+def _ways(facts: _Facts, link: Link) -> Iterator[str]:
+    source, destination = (facts.abilities.get(rse_id) for rse_id in link)
+    if any(one.third_party_pull for one in destination or ()):
+        yield "third_party_pull"
+    if any(one.third_party_push for one in source or ()):
+        yield "third_party_push"
+    if destination:
+        yield "streamed"
 
 
 def _limits(facts: _Facts, link: Link) -> Iterator[LimitUse]:

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, FromClause, RowMapping
 
+from arriero.registry.arrival_words import DESCRIBES
 from arriero.registry.errors import InvalidInput, NotFound
 from arriero.registry.ports import Bell
 from arriero.registry.services import audit
@@ -16,6 +17,8 @@ from arriero.registry.services.lookups import require_did, require_dids
 from arriero.registry.services.names import holds_null_character
 from arriero.registry.store import dids as did_store
 from arriero.registry.store import metadata as store
+from arriero.registry.store.arrival_changes import PARKED
+from arriero.registry.store.arrivals import drive_described
 from arriero.registry.store.did_sets import named, set_staged_lifetimes, stage_dids
 from arriero.registry.store.losses import file_is_lost
 from arriero.registry.store.streaming import streamed
@@ -290,7 +293,10 @@ def set_metadata(
                 f"with what is there already, metadata of a DID would exceed {2 * MAX_META_BYTES} bytes"
             )
         target = f"{changes[0][0]}:{changes[0][1]}" if changes else ""
-        keys = sorted({key for _, _, meta in changes for key in meta})[:50]
+        changed = {key for _, _, meta in changes for key in meta}
+        if not changed.isdisjoint(DESCRIBES):
+            drive_described(connection, store.staged_files(below=recursive), keep=PARKED)
+        keys = sorted(changed)[:50]
         audit.record(
             connection, actor, Action.DID_META_SET, target, count=len(changes), keys=keys, recursive=recursive
         )

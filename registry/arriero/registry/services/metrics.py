@@ -1,7 +1,7 @@
 """What is measured of the whole system, for those who watch it: from the database, where everything that works leaves its state.
 
 A fixed number of statements, each with a time-out of its own; a part that took too long is left out, and said to be.
-Labels are links, RSEs, Butlers, activities, states and codes: no names of data, accounts or reasons (docs/adr/0027).
+Labels are links, RSEs, Butlers, senders, activities, states and codes: no names of data, accounts or reasons (docs/adr/0027).
 """
 
 import time
@@ -247,7 +247,16 @@ def _arrivals(connection: Connection) -> Iterator[Family]:
         key = (row["butler"], row["state"].value)
         files.samples[key] = row["files"]
         oldest.samples[key] = _age(row["at"], row["oldest_at"])
-    yield from (files, oldest)
+    reasons = Family(
+        "arriero_arrival_reasons", "Files that wait for a Butler, by reason.", ("butler", "state", "code")
+    )
+    for row in _rows(connection, store.arrival_reasons_query()):
+        reasons.samples[row["butler"], row["state"].value, row["code"] or ""] = row["files"]
+    last = Family("arriero_last_ingest_seconds", "Since something was ingested last, seconds.", ("butler",))
+    for row in _rows(connection, store.last_ingests_query()):
+        if row["last_at"] is not None:
+            last.samples[row["butler"],] = _age(row["at"], row["last_at"])
+    yield from (files, oldest, reasons, last)
 
 
 def _ledger(connection: Connection) -> Iterator[Family]:
@@ -273,6 +282,27 @@ def _deletions(connection: Connection) -> Iterator[Family]:
     yield from (files, size, oldest, stopped)
 
 
+def _deletion_totals(connection: Connection) -> Iterator[Family]:
+    files = Family(
+        "arriero_deletions_ended_total",
+        "Deletions that have ended, by how; what went well has no code.",
+        ("rse", "result", "code"),
+        "counter",
+    )
+    size = Family("arriero_deleted_bytes_total", "Bytes that deletions have freed.", ("rse",), "counter")
+    seconds = Family(
+        "arriero_deletion_seconds_total",
+        "Wall time of the requests to storages that delete, added up.",
+        ("rse",),
+        "counter",
+    )
+    for row in _rows(connection, store.deletion_totals_query()):
+        files.samples[row["rse"], row["outcome"], row["code"]] += row["files"]
+        size.samples[row["rse"],] += row["bytes"]
+        seconds.samples[row["rse"],] += row["seconds"]
+    yield from (files, size, seconds)
+
+
 def _workers(connection: Connection) -> Iterator[Family]:
     count = Family("arriero_workers_busy", "Workers that hold something of a queue now.", ("queue",))
     late = Family("arriero_leases_expired", "What is held longer than its lease.", ("queue",))
@@ -280,6 +310,17 @@ def _workers(connection: Connection) -> Iterator[Family]:
         count.samples[row["queue"],] = row["workers"]
         late.samples[row["queue"],] = row["late"]
     yield from (count, late)
+
+
+def _events(connection: Connection) -> Iterator[Family]:
+    oldest = Family(
+        "arriero_event_sender_oldest_seconds",
+        "Age of the oldest event behind a sender's place, seconds.",
+        ("sender",),
+    )
+    for row in _rows(connection, store.event_senders_query()):
+        oldest.samples[row["name"],] = _age(row["at"], row["oldest"])
+    yield oldest
 
 
 PARTS: Mapping[str, Callable[[Connection], Iterator[Family]]] = {
@@ -291,5 +332,7 @@ PARTS: Mapping[str, Callable[[Connection], Iterator[Family]]] = {
     "arrivals": _arrivals,
     "ledger": _ledger,
     "deletions": _deletions,
+    "deletion_totals": _deletion_totals,
     "workers": _workers,
+    "events": _events,
 }

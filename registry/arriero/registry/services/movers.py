@@ -85,7 +85,8 @@ def extend_requests(context: Context, actor: Actor, extension: ExtendRequests) -
     ids = [one.id for one in extension.requests]
     site = _authorize_held(context, actor, extension.worker, ids)
     asked = [(one.id, one.fence) for one in extension.requests]
-    held = _desk(context).extend(site, asked, lease_s=extension.lease_s)
+    copied = {one.id: one.copied for one in extension.requests if one.copied is not None}
+    held = _desk(context).extend(site, asked, lease_s=extension.lease_s, copied=copied)
     return [request_id for request_id, fence in asked if (request_id, fence) not in held]
 
 

@@ -272,7 +272,7 @@ def _change_states(
         )
     recover_staged_files(connection, rse_id, proven=False)
     store.set_states(connection, rse_id)
-    record_arrivals(connection, store.landed(rse_id))
+    record_arrivals(connection, store.landed(rse_id), anew=True)
     if any(change.state is ReplicaState.UNAVAILABLE for change in changes):
         # it may have been the last hope for a file
         losses.note(connection, known_files())

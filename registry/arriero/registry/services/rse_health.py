@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
-from arriero.registry.operations import Pause, RseHealth
+from arriero.registry.operations import Pause, RseHealth, StorageAbilities
 from arriero.registry.ports import Bell
 from arriero.registry.services import audit
 from arriero.registry.services.authorisation import Action, Target, authorize
@@ -42,8 +43,8 @@ def list_health(context: Context, expression: str | None) -> Iterator[RseHealth]
         if expression:
             known = load_rses(connection)
             chosen = parse(expression).evaluate(rse.as_info() for rse in known.values())
-        rows, pauses = _read(connection)
-    return iter([_health(row, pauses) for row in rows if chosen is None or row["rse"] in chosen])
+        facts = _read(connection)
+    return iter([_health(row, facts) for row in facts.rows if chosen is None or row["rse"] in chosen])
 
 
 def get_health(context: Context, rse: str) -> RseHealth:
@@ -56,26 +57,44 @@ def get_health(context: Context, rse: str) -> RseHealth:
     """
     with context.database.snapshot() as connection:
         require_rse(connection, rse)
-        rows, pauses = _read(connection)
-    return next(_health(row, pauses) for row in rows if row["rse"] == rse)
+        facts = _read(connection)
+    return next(_health(row, facts) for row in facts.rows if row["rse"] == rse)
 
 
-def _read(connection: Connection) -> tuple[Sequence[RowMapping], Mapping[int, list[Pause]]]:
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    rows: Sequence[RowMapping]
+    pauses: Mapping[int, list[Pause]]
+    abilities: Mapping[int, list[StorageAbilities]]
+
+
+def _read(connection: Connection) -> _Facts:
     pauses: dict[int, list[Pause]] = defaultdict(list)
     for row in connection.execute(store.pause_query()):
         said = Pause(operation=row.operation, since=row.created_at, account=row.account, reason=row.reason)
         pauses[row.rse_id].append(said)
-    return connection.execute(store.health_query()).mappings().all(), pauses
+    rows = connection.execute(store.health_query()).mappings().all()
+    return _Facts(rows, pauses, storage_abilities(connection))
 
 
-def _health(row: RowMapping, pauses: Mapping[int, list[Pause]]) -> RseHealth:
+def storage_abilities(connection: Connection) -> Mapping[int, list[StorageAbilities]]:
+    """Give what the storages of RSEs were found to be able to do, by the ids of the RSEs."""
+    found: dict[int, list[StorageAbilities]] = defaultdict(list)
+    for row in connection.execute(store.abilities_query()):
+        told = {**row.abilities, "origin": row.origin, "probed_at": row.probed_at}
+        found[row.rse_id].append(StorageAbilities.model_validate(told))
+    return found
+
+
+def _health(row: RowMapping, facts: _Facts) -> RseHealth:
     return RseHealth(
         **{key: row[key] for key in _AS_THEY_ARE},
         breaker=row["breaker"] or BreakerState.CLOSED,
         failures=row["failures"] or 0,
         down_since=row["opened_at"],
         next_look_at=row["retry_at"],
-        pauses=pauses.get(row["id"], []),
+        pauses=facts.pauses.get(row["id"], []),
+        abilities=facts.abilities.get(row["id"], []),
     )
 
 

@@ -178,6 +178,11 @@ ADVICE: Mapping[str, Hint] = MappingProxyType(
             "The storage cannot be reached; it is tried again. While it is down, close it.",
             (_SHOW_RSE, "arriero rse pause {rse} --write --reason WHY"),
         ),
+        "fts_unavailable": Hint(
+            "The FTS that ARRIERO_FTS_URL names does not take copies; it is tried again. See whether it is up, and whether the "
+            "token in ARRIERO_FTS_TOKEN_FILE opens it.",
+            (_TRACE,),
+        ),
         "transfer_failed": Hint(
             "The copy failed on its way; it is tried again. The storages' logs have the rest.", (_TRACE,)
         ),

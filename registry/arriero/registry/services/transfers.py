@@ -35,7 +35,7 @@ from arriero.registry.store.streaming import streamed
 
 _SAME = (
     *("id", "scope", "name", "bytes", "source", "destination", "account", "activity", "priority", "state"),
-    *("attempt", "lease_owner", "lease_until", "created_at", "started_at"),
+    *("attempt", "lease_owner", "lease_until", "created_at", "started_at", "copied"),
 )
 
 

@@ -47,6 +47,12 @@ def scope_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     return ids_by_name(connection, scopes, names)
 
 
+def not_staging(connection: Connection, ids: Iterable[int]) -> list[str]:
+    """Names of the RSEs among these that are no staging areas."""
+    query = select(rses.c.name).where(rses.c.id.in_(list(ids)), ~rses.c.staging_area).order_by(rses.c.name)
+    return list(connection.scalars(query))
+
+
 def butler_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     """Ids of the butlers that exist among these names."""
     return ids_by_name(connection, butlers, names)

@@ -23,14 +23,15 @@ from arriero.registry.schema.tables import (
     scopes,
 )
 from arriero.registry.states import (
-    ArrivalState,
     BadReplicaState,
     DeletionCause,
     DeletionPass,
     ReplicaState,
     RequestState,
 )
+from arriero.registry.store.arrivals import is_held
 from arriero.registry.store.rses import ALGORITHM_ATTRIBUTE
+from arriero.rse.lfn2pfn import WITHOUT_SCOPE
 
 BEING_DELETED = "being_deleted"
 BEING_COPIED = "being_copied"
@@ -63,9 +64,6 @@ AT_ONCE = text("replicas.purge IS NOT NULL")
 DECLARED_BAD = text("bad_replicas.state = 'BAD'")
 """What goes at once, spelt as the indexes have it, so that both databases see that they serve."""
 
-_BY_NAME = "lsst_butler"
-"""LFN-to-PFN algorithm in which the scope plays no part."""
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -96,7 +94,7 @@ def place_of(connection: Connection, rse_id: int) -> Place:
             rse_attributes.c.rse_id == rse_id, rse_attributes.c.key == ALGORITHM_ATTRIBUTE
         )
     )
-    return Place(rse_id, beside | frozenset(forgetful), algorithm == _BY_NAME)
+    return Place(rse_id, beside | frozenset(forgetful), algorithm == WITHOUT_SCOPE)
 
 
 _PLACES = 128
@@ -231,7 +229,7 @@ def _hindrances(place: Place) -> list[tuple[ColumnElement[bool], Any]]:
     in_a_butler = is_found(
         arrivals.c.file_id == replicas.c.file_id,
         arrivals.c.rse_id == here,
-        arrivals.c.state.in_((ArrivalState.INGESTED, ArrivalState.LEASED)),
+        is_held(),
         of=arrivals,
     )
     found: list[tuple[ColumnElement[bool], Any]] = [

@@ -1,19 +1,17 @@
 """Data identifiers in the database: finding them by name, locking them, and what changes in their rows."""
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, and_, case, insert, select, update
 
+from arriero.registry.pages import pages_of
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import accounts, dids, events, scopes
 from arriero.registry.states import DidType
 from arriero.registry.store.did_sets import named
-
-T = TypeVar("T")
 
 KEYS_A_STATEMENT = 500
 """DIDs that a list is read for at once."""
@@ -31,13 +29,6 @@ class Scope:
 def spread_of(scope: str, name: str) -> int:
     """Stable 31-bit hash that spreads the files of a rule with grouping NONE over the RSEs."""
     return zlib.crc32(f"{scope}:{name}".encode()) & 0x7FFFFFFF
-
-
-def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut into lists of at most ``size``."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
 
 
 def scopes_by_name(connection: Connection, names: Iterable[str]) -> dict[str, Scope]:
@@ -92,7 +83,7 @@ def lock_dids(connection: Connection, ids: Iterable[int], *, shared: bool = Fals
     """
     chosen = sorted(set(ids))
     rank = case((dids.c.type == DidType.CONTAINER, 0), (dids.c.type == DidType.DATASET, 1), else_=2)
-    for chunk in in_chunks(chosen, 10_000):
+    for chunk in pages_of(chosen, 10_000):
         query = select(dids.c.id).where(dids.c.id.in_(chunk)).order_by(rank, dids.c.id)
         locked = query.with_for_update(read=True) if shared else query.with_for_update(key_share=True)
         connection.execute(locked).all()

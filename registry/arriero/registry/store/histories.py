@@ -11,7 +11,14 @@ from sqlalchemy import Column, Connection, Table, delete, select, text
 
 from arriero.registry.dialect import is_postgresql
 from arriero.registry.schema.base import now
-from arriero.registry.schema.tables import audit_log, deletion_history, events, request_history, rule_history
+from arriero.registry.schema.tables import (
+    audit_log,
+    deletion_history,
+    events,
+    request_attempts,
+    request_history,
+    rule_history,
+)
 
 HistoryTime = Column[datetime]
 """The column of a history that says when a row was written; on PostgreSQL its table is partitioned by it."""
@@ -20,6 +27,7 @@ HISTORIES: tuple[HistoryTime, ...] = (
     audit_log.c.at,
     deletion_history.c.at,
     events.c.created_at,
+    request_attempts.c.at,
     request_history.c.at,
     rule_history.c.at,
 )

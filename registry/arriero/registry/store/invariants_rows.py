@@ -64,7 +64,7 @@ _ARRIVALS = (
         FROM arrivals
         JOIN butlers ON butlers.id = arrivals.butler_id
         LEFT JOIN replicas ON replicas.file_id = arrivals.file_id AND replicas.rse_id = arrivals.rse_id
-        WHERE arrivals.state = 'ingested'
+        WHERE arrivals.state = 'ingested' AND butlers.transfer <> 'move'
         AND coalesce(replicas.state, 'none') NOT IN ('AVAILABLE', 'TEMPORARY_UNAVAILABLE', 'BAD', 'COPYING')
         """,
         next_step="readers of that Butler cannot open it: add a rule that brings the file back to this RSE",

@@ -63,6 +63,13 @@ def _staged_roots() -> FromClause:
     return select(staged.did_id.label("id"), staged.did_id.label("root")).subquery("roots")
 
 
+def staged_files(*, below: bool) -> Select[tuple[int]]:
+    """Query for the ids of the staged DIDs; with `below`, of all that is in them, too."""
+    if not below:
+        return select(staged_dids.c.did_id)
+    return select(everything_below(_staged_roots()).subquery("described").c.id)
+
+
 def merge_below_staged(connection: Connection) -> None:
     """Lay the staged metadata over what everything below the staged DIDs has, at any depth, in one statement.
 

@@ -9,8 +9,11 @@ from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import (
     arrivals,
     butlers,
+    deletion_totals,
     deletions,
     evaluations,
+    event_senders,
+    events,
     link_totals,
     requests,
     rse_usage,
@@ -115,6 +118,32 @@ def arrivals_query(*, waiting: bool) -> Select[Any]:
     )
 
 
+def arrival_reasons_query() -> Select[Any]:
+    """Query for arrivals that wait, by Butler, state and code."""
+    return (
+        select(
+            butlers.c.name.label("butler"),
+            arrivals.c.state,
+            arrivals.c.code,
+            func.count().label("files"),
+        )
+        .join(butlers, butlers.c.id == arrivals.c.butler_id)
+        # spelt out, so that the partial index serves
+        .where(text("arrivals.state IN ('pending', 'parked')"))
+        .group_by(butlers.c.name, arrivals.c.state, arrivals.c.code)
+    )
+
+
+def last_ingests_query() -> Select[Any]:
+    """Query for when something was ingested last, by Butler."""
+    last = (
+        select(func.max(arrivals.c.ingested_at))
+        .where(arrivals.c.butler_id == butlers.c.id, arrivals.c.ingested_at.is_not(None))
+        .scalar_subquery()
+    )
+    return select(butlers.c.name.label("butler"), last.label("last_at"), now().label("at"))
+
+
 def deletions_query() -> Select[Any]:
     """Query for deletions by RSE and whether they are held, failing or wait; with the oldest."""
     state = case(
@@ -139,6 +168,15 @@ def deletions_query() -> Select[Any]:
     )
 
 
+def deletion_totals_query() -> Select[Any]:
+    """Query for the deletions of all RSEs since the beginning."""
+    return (
+        select(deletion_totals, rses.c.name.label("rse"))
+        .join(rses, rses.c.id == deletion_totals.c.rse_id)
+        .order_by(rses.c.name, deletion_totals.c.outcome, deletion_totals.c.code)
+    )
+
+
 def workers_query() -> Select[Any]:
     """Query for who holds work of each queue now, and how much of it is held longer than its lease."""
     parts = (
@@ -158,6 +196,19 @@ def _held(queue: str, table: Table, condition: ColumnElement[bool]) -> Select[An
         func.count(table.c.lease_owner.distinct()).label("workers"),
         func.coalesce(func.sum(late), 0).label("late"),
     ).where(condition)
+
+
+def event_senders_query() -> Select[Any]:
+    """Query for the first event behind each sender's place."""
+    first = (
+        select(events.c.created_at)
+        .where(events.c.id > event_senders.c.position)
+        .order_by(events.c.id)
+        .limit(1)
+        .correlate(event_senders)
+        .scalar_subquery()
+    )
+    return select(event_senders.c.name, first.label("oldest"), now().label("at"))
 
 
 def usage_query() -> Select[Any]:

@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 
 from arriero.registry.dialect import id_rows, insert_into
+from arriero.registry.pages import pages_of
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import quarantined_replicas, storage_findings
 from arriero.registry.states import FindingKind, FindingState
@@ -107,11 +108,10 @@ def note_aside(connection: Connection, rse_id: int, finding_ids: Sequence[int], 
 
 def forget_aside(connection: Connection, rse_id: int, paths: Collection[str]) -> None:
     """Take back that files were moved aside."""
-    chosen = sorted(paths)
-    for first in range(0, len(chosen), 500):
+    for page in pages_of(sorted(paths), 500):
         connection.execute(
             delete(quarantined_replicas).where(
                 quarantined_replicas.c.rse_id == rse_id,
-                quarantined_replicas.c.path.in_(chosen[first : first + 500]),
+                quarantined_replicas.c.path.in_(page),
             )
         )

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, RowMapping, and_, select
 
+from arriero.registry.pages import pages_of
 from arriero.registry.schema.tables import dids, replicas, scopes
-from arriero.registry.store.dids import KEYS_A_STATEMENT, find_dids, in_chunks
+from arriero.registry.store.dids import KEYS_A_STATEMENT, find_dids
 from arriero.registry.store.staging import staged_files
 
 
@@ -35,7 +36,7 @@ def stored_paths(
     """Paths at an RSE where they do not follow from names, by (scope, name); files without a replica there are not in it."""
     files = {row["id"]: key for key, row in find_dids(connection, keys).items()}
     found: dict[tuple[str, str], str] = {}
-    for chunk in in_chunks(files, KEYS_A_STATEMENT):
+    for chunk in pages_of(files, KEYS_A_STATEMENT):
         query = select(replicas.c.file_id, replicas.c.path).where(
             replicas.c.rse_id == rse_id, replicas.c.file_id.in_(chunk), replicas.c.path.is_not(None)
         )

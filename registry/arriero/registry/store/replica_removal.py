@@ -22,6 +22,7 @@ from sqlalchemy import (
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import arrivals, dids, locks, replicas, requests, scopes
 from arriero.registry.states import ArrivalState, ReplicaState, RequestState
+from arriero.registry.store.arrivals import is_held
 from arriero.registry.store.replica_sets import staged_replicas
 
 LOCKED = "locked"
@@ -53,7 +54,7 @@ def in_a_butler() -> ColumnElement[bool]:
     return exists().where(
         arrivals.c.file_id == replicas.c.file_id,
         arrivals.c.rse_id == replicas.c.rse_id,
-        arrivals.c.state.in_((ArrivalState.INGESTED, ArrivalState.LEASED)),
+        is_held(),
     )
 
 
@@ -66,6 +67,7 @@ def drop_waiting_arrivals(connection: Connection) -> None:
         delete(arrivals).where(
             tuple_(arrivals.c.file_id, arrivals.c.rse_id).in_(_STAGED),
             arrivals.c.state.in_((ArrivalState.PENDING, ArrivalState.PARKED, ArrivalState.FAILED)),
+            arrivals.c.may_hold.is_(False),
         )
     )
 

@@ -23,8 +23,8 @@ from sqlalchemy import (
     update,
 )
 
+from arriero.registry.pages import pages_of
 from arriero.registry.schema.tables import accounts, dids, locks, replicas, rses, rules, scopes
-from arriero.registry.store.dids import in_chunks
 from arriero.registry.store.staging import stage
 
 staged_replicas = Table(
@@ -106,7 +106,7 @@ def keep_only(connection: Connection, chosen: Iterable[tuple[int, int, int]]) ->
 
 def forget(connection: Connection, places: Sequence[int]) -> None:
     """Take rows out of the table."""
-    for chunk in in_chunks(places, 500):
+    for chunk in pages_of(places, 500):
         connection.execute(delete(staged_replicas).where(staged_replicas.c.place.in_(chunk)))
 
 

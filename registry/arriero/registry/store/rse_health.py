@@ -1,15 +1,16 @@
 """How RSEs are: whether they are open, who has closed them and why, whether they are up, and how deletion stands there."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, delete, exists, literal, null, or_, select, update
 
 from arriero.registry.dialect import insert_into, rows_changed
-from arriero.registry.schema.base import now
+from arriero.registry.schema.base import after, now
 from arriero.registry.schema.tables import (
     accounts,
     requests,
+    rse_abilities,
     rse_deletions,
     rse_health,
     rse_pauses,
@@ -47,6 +48,44 @@ def health_query() -> Select[Any]:
         .where(rses.c.deleted_at.is_(None))
         .order_by(rses.c.name)
     )
+
+
+def abilities_query() -> Select[Any]:
+    """Query for what storages were found to be able to do."""
+    return select(rse_abilities).order_by(rse_abilities.c.rse_id, rse_abilities.c.origin)
+
+
+def keep_abilities(connection: Connection, found: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
+    """Write down what storages were found to be able to do just now.
+
+    Parameters
+    ----------
+    found
+        By RSE name and origin; an RSE that has gone meanwhile is passed over.
+    """
+    names = sorted({rse for rse, _ in found})
+    query = select(rses.c.name, rses.c.id).where(rses.c.name.in_(names), rses.c.deleted_at.is_(None))
+    ids = {row.name: row.id for row in connection.execute(query)}
+    rows = [
+        {"rse_id": ids[rse], "origin": origin, "abilities": dict(found[rse, origin]), "probed_at": now()}
+        for rse, origin in sorted(found)
+        if rse in ids
+    ]
+    if not rows:
+        return
+    statement = insert_into(connection, rse_abilities).values(rows)
+    said = {name: statement.excluded[name] for name in ("abilities", "probed_at")}
+    connection.execute(statement.on_conflict_do_update(index_elements=["rse_id", "origin"], set_=said))
+
+
+def recent_abilities(connection: Connection, within_s: float) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Read what storages were found to be able to do of late, by RSE name and origin."""
+    rows = connection.execute(
+        select(rses.c.name, rse_abilities.c.origin, rse_abilities.c.abilities)
+        .join(rses, rses.c.id == rse_abilities.c.rse_id)
+        .where(rse_abilities.c.probed_at > after(-within_s))
+    )
+    return {(row.name, row.origin): row.abilities for row in rows}
 
 
 def pause_query() -> Select[Any]:

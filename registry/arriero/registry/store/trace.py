@@ -161,7 +161,7 @@ def replica_rows(file_id: int) -> Select[Any]:
 
 def arrivals_of(file_id: int) -> Select[Any]:
     """Query for the arrivals of a file."""
-    return arrival_rows().where(arrivals.c.file_id == file_id)
+    return arrival_rows().add_columns(arrivals.c.datasets).where(arrivals.c.file_id == file_id)
 
 
 def fetch(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:

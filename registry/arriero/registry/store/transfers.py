@@ -11,8 +11,10 @@ from sqlalchemy import (
     case,
     exists,
     func,
+    literal,
     null,
     select,
+    union_all,
 )
 
 from arriero.registry.schema.tables import (
@@ -20,6 +22,7 @@ from arriero.registry.schema.tables import (
     dids,
     locks,
     replicas,
+    request_attempts,
     request_history,
     requests,
     rses,
@@ -35,7 +38,16 @@ _SOURCE = rses.alias("source")
 _DESTINATION = rses.alias("destination")
 
 ATTEMPTS = 100
-"""Past requests of a file that are told."""
+"""Past attempts at a file that are told."""
+
+_TOLD = (
+    *("at", "request_id", "source_id", "destination_id", "attempt"),
+    *("bytes", "code", "reason", "created_at", "started_at"),
+)
+"""What is known of every attempt."""
+
+_OF_THE_LAST = ("state", "mode", "mode_reason", "seconds")
+"""What is known only of the one that ended its request."""
 
 
 def wanted_by(rule_id: int) -> ColumnElement[bool]:
@@ -151,21 +163,25 @@ def totals_query(which: Sequence[ColumnElement[bool]], hindered: Hindered, code:
 
 
 def attempts_of(connection: Connection, file_id: int, rse_id: int | None) -> Sequence[RowMapping]:
-    """Requests for a file that have ended, the last first, at one RSE or at all."""
+    """Attempts at copies of a file that have ended, the last first, at one RSE or at all."""
+    ended = select(*(request_history.c[name] for name in (*_TOLD, *_OF_THE_LAST)))
+    none = [
+        literal(None, request_history.c[name].type).label(name) for name in ("mode", "mode_reason", "seconds")
+    ]
+    again = literal(RequestState.QUEUED.value, request_history.c.state.type).label("state")
+    followed = select(*(request_attempts.c[name] for name in _TOLD), again, *none)
+    parts = []
+    for query, table in ((ended, request_history), (followed, request_attempts)):
+        part = query.where(table.c.file_id == file_id)
+        parts.append(part if rse_id is None else part.where(table.c.destination_id == rse_id))
+    tried = union_all(*parts).subquery("tried")
     query = (
-        select(
-            request_history,
-            _SOURCE.c.name.label("source"),
-            _DESTINATION.c.name.label("destination"),
-        )
-        .join(_DESTINATION, _DESTINATION.c.id == request_history.c.destination_id)
-        .outerjoin(_SOURCE, _SOURCE.c.id == request_history.c.source_id)
-        .where(request_history.c.file_id == file_id)
-        .order_by(request_history.c.at.desc(), request_history.c.id.desc())
+        select(tried, _SOURCE.c.name.label("source"), _DESTINATION.c.name.label("destination"))
+        .join(_DESTINATION, _DESTINATION.c.id == tried.c.destination_id)
+        .outerjoin(_SOURCE, _SOURCE.c.id == tried.c.source_id)
+        .order_by(tried.c.at.desc(), tried.c.request_id.desc(), tried.c.attempt.desc())
         .limit(ATTEMPTS)
     )
-    if rse_id is not None:
-        query = query.where(request_history.c.destination_id == rse_id)
     return connection.execute(query).mappings().all()
 
 
