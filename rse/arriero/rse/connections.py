@@ -14,12 +14,13 @@ import weakref
 from collections import deque
 from pathlib import Path
 
+from arriero.rse.answer_head import BrokenAnswer
 from arriero.rse.certificates import first_expiry
 from arriero.rse.errors import RefusedByGuard, TokenExpired
 from arriero.rse.hosts import address_fault
 from arriero.rse.tokens import LEEWAY_S
 from arriero.rse.types import WIRE_SCHEMES, Endpoint
-from arriero.rse.wire import BrokenAnswer, Connection
+from arriero.rse.wire import Connection
 
 CONNECT_TIMEOUT = 5.0
 """Seconds; a storage that does not accept a connection by then is taken for unreachable."""

@@ -27,8 +27,8 @@ __all__ = ["CopyOrder", "CopyResult", "Limits", "Mode", "StepDown", "copy_file",
 log = structlog.get_logger(__name__)
 
 LOOK_FIRST_ABOVE = 1 << 20
-"""Bytes above which the final name is looked at before anything is moved, and not only before the last step:
-a smaller file is copied in the time that the question takes."""
+"""Bytes above which source and final name are looked at before anything is moved, and not only before the last step:
+a smaller file is copied in the time that the question takes, and what arrives is compared with the catalogue."""
 
 
 def copy_file(
@@ -41,11 +41,12 @@ def copy_file(
 ) -> CopyResult:
     """Copy one file, verify it, and put it under its final name.
 
-    Requests, when the destination pulls and has a digest: HEAD of the source, COPY, HEAD of the attempt's name,
-    a look at the final name (where the storage would overwrite it), MOVE; five, six for a file above
-    `LOOK_FIRST_ABOVE`, whose final name is looked at before the COPY as well; besides one MKCOL per new folder and,
-    per endpoint and process, a trial of what it can do. Pushed: the same, with the COPY at the source. Streamed: GET
-    and PUT instead of COPY, and a read-back where there is no digest.
+    Requests, when the destination pulls and has a digest: COPY, HEAD of the attempt's name, a look at the final name
+    (where the storage would overwrite it), MOVE; four, six for a file above `LOOK_FIRST_ABOVE` or without adler32 in
+    the catalogue, whose source and final name are looked at before the COPY as well; besides one MKCOL per new folder
+    and, per endpoint and process, a trial of what it can do, before which the source is looked at. Pushed: the same, with the COPY at the source. Streamed:
+    GET and PUT instead of COPY, and a read-back where there is no digest. What fails has its source looked at, to say
+    whose fault it is.
 
     Parameters
     ----------
@@ -105,6 +106,8 @@ class _Copy:
         source: StorageProtocol = pool.get(order.source)
         self.destination: StorageProtocol = pool.get(order.destination)
         self.cancelled = cancelled
+        # reading takes time as well, but it is no progress of the copy
+        self.checks = Checks(order, source, self.destination, lambda: self.ways.watch(told=False))
         self.ways = Ways(
             order,
             source,
@@ -113,9 +116,8 @@ class _Copy:
             limits=limits,
             on_progress=on_progress,
             cancelled=cancelled,
+            confirm=self.checks.confirm_source,
         )
-        # reading takes time as well, but it is no progress of the copy
-        self.checks = Checks(order, source, self.destination, lambda: self.ways.watch(told=False))
         self.work_path = order.destination_path
         self.attempt_path = temporary_path(order.destination_path, order.attempt_name)
 
@@ -135,11 +137,16 @@ class _Copy:
 
     def _steps(self) -> CopyResult:
         """Go through the steps; remove the attempt's own name on every way out but success."""
-        self.checks.source_is_right()
+        is_small = self.order.bytes <= LOOK_FIRST_ABOVE and self.checks.adler32 is not None
+        if not is_small or self.destination.proved is None:
+            self.checks.confirm_source()
         abilities = self.destination.abilities
         if not abilities.is_proved:
             abilities = self.destination.probe()
         renames = abilities.move
+        if not renames:
+            # what is written under the final name should be right from the first byte
+            self.checks.confirm_source()
         adopted = self._adopted(renames=renames)
         if adopted is not None:
             return adopted
@@ -151,6 +158,13 @@ class _Copy:
             mode = self._transfer(in_place=not renames)
             self.checks.arrived(self.work_path, mode)
             return self._publish(mode, in_place=not renames)
+        except CopyCancelled as error:
+            self._discard(error)
+            raise
+        except RSEError as error:
+            self._discard(error)
+            self.checks.confirm_source()
+            raise
         except BaseException as error:
             self._discard(error)
             raise

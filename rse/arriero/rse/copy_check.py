@@ -40,6 +40,7 @@ class Checks:
         self._watch = watch
         self.adler32 = None if order.adler32 is None else canonical_adler32(order.adler32)
         self.md5 = None if order.md5 is None else canonical_md5(order.md5)
+        self._source_is_known = False
 
     @property
     def needs_md5(self) -> bool:
@@ -48,14 +49,19 @@ class Checks:
 
     # -- the source -------------------------------------------------------------------------------
 
-    def source_is_right(self) -> None:
-        """Compare the source with the catalogue, before anything is moved.
+    def confirm_source(self) -> None:
+        """Compare the source with the catalogue, unless it is known to be right.
 
         Raises
         ------
         SourceMismatch
             If it is something else.
         """
+        if not self._source_is_known:
+            self._compare_source()
+            self._source_is_known = True
+
+    def _compare_source(self) -> None:
         order = self.order
         # where asking for a checksum may end the server, what the copy comes to says as much
         asks = self.adler32 is None or not self.source.abilities.fragile_digests
@@ -190,6 +196,7 @@ class Checks:
         if adler32 != self.adler32:
             raise self._damaged(adler32)
         self._check_md5(md5)
+        self._source_is_known = True
 
     def is_complete(self, path: str) -> bool:
         """Whether what an earlier attempt has left is the whole file.

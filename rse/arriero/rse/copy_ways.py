@@ -47,6 +47,8 @@ class Ways:
         What this process knows of links.
     limits, on_progress, cancelled
         For each way that is tried.
+    confirm
+        Raises if the source is not what it should be: then no other way is tried.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Ways:
         limits: Limits,
         on_progress: Progress | None,
         cancelled: Cancelled | None,
+        confirm: Callable[[], None],
     ) -> None:
         self.order = order
         self.source = source
@@ -67,6 +70,7 @@ class Ways:
         self.limits = limits
         self.on_progress = on_progress
         self.cancelled = cancelled
+        self.confirm = confirm
         self.steps: list[StepDown] = []
         """The ways that were not gone."""
         self.adler32: str | None = None
@@ -113,6 +117,7 @@ class Ways:
             except (Unsupported, OtherSideFailed) as error:
                 if mode == "streamed":
                     raise
+                self.confirm()
                 self._step_down(path, mode, error)
                 last = error
                 continue

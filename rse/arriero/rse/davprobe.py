@@ -55,7 +55,8 @@ class Probe:
                 return said
             self._files.discard(first)
             return self._tried(said)
-        except RSEError:
+        except RSEError as error:
+            log.info("trial broken off", rse=self._server.endpoint.rse, code=error.code, reason=str(error))
             return said
         finally:
             for name in sorted(self._files):

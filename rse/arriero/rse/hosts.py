@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,253})", re.ASCII)
 _LIKE_A_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*", re.ASCII)
@@ -31,6 +32,7 @@ def _is_address(text: str, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Addr
     return "%" not in text
 
 
+@lru_cache(maxsize=1024)
 def address_fault(text: str) -> str:
     """Say why no storage can be at an address; empty when one can, and for a name.
 

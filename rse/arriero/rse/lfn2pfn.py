@@ -43,10 +43,13 @@ def lsst_butler_path(scope: str, name: str) -> str:  # noqa: ARG001
     return name
 
 
+WITHOUT_SCOPE = "lsst_butler"
+"""Algorithm in which the scope plays no part: files of one name share a path."""
+
 _BUILT_IN: dict[str, Algorithm] = {
     "hash": hash_path,
     "identity": identity_path,
-    "lsst_butler": lsst_butler_path,
+    WITHOUT_SCOPE: lsst_butler_path,
 }
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 
+from arriero.rse.abilities import Abilities
 from arriero.rse.errors import Unsupported
 from arriero.rse.guard import Guard
 from arriero.rse.links import LinkMemory
@@ -19,6 +20,9 @@ from arriero.rse.protocol import StorageProtocol
 from arriero.rse.types import Endpoint
 
 ENTRY_POINT_GROUP = "arriero.rse.protocols"
+
+Storage = tuple[str, str]
+"""RSE and origin: one storage, whatever the credentials."""
 
 ProtocolFactory = Callable[[Endpoint], StorageProtocol]
 
@@ -58,6 +62,20 @@ class ProtocolPool:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._protocols: dict[Endpoint, StorageProtocol] = {}
+        self._told: Mapping[Storage, Abilities] = {}
+
+    def learnt(self) -> dict[Storage, Abilities]:
+        """Give what is known by trial of the storages of this pool; asks none of them."""
+        found: dict[Storage, Abilities] = {}
+        for endpoint, protocol in list(self._protocols.items()):
+            proved = protocol.proved
+            if proved is not None:
+                found[endpoint.rse, endpoint.origin] = proved
+        return found
+
+    def believe(self, told: Mapping[Storage, Abilities]) -> None:
+        """Take what others have found out of storages, so that those that are new to this pool need no trial."""
+        self._told = told
 
     def get(self, endpoint: Endpoint) -> StorageProtocol:
         """Give the protocol of an endpoint, the same each time within a process.
@@ -75,6 +93,9 @@ class ProtocolPool:
         if found is None:
             self._guard.check(endpoint)
             made = protocol_for(endpoint.scheme)(endpoint)
+            told = self._told.get((endpoint.rse, endpoint.origin))
+            if told is not None:
+                made.remember(told)
             with self._lock:
                 found = self._protocols.setdefault(endpoint, made)
         return found

@@ -58,6 +58,11 @@ class StorageProtocol(ABC):
         """
         return self.abilities
 
+    @property
+    def proved(self) -> Abilities | None:
+        """What was found out by trial and is still believed; None where nothing was. Asks nobody."""
+        return None
+
     def remember(self, abilities: Abilities) -> None:  # noqa: B027
         """Take over what another process has found out, so that it need not be found out again."""
 

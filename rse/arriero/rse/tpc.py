@@ -11,6 +11,7 @@ The format is that of the WLCG HTTP-TPC documents; dCache indents the lines of i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from arriero.rse.errors import clean_remote_text
 
@@ -89,7 +90,7 @@ class MarkerParser:
         if self._reason is not None:
             return Outcome(succeeded=False, text=clean_remote_text(bytes(self._reason)))
         if self._succeeded is not None:
-            return Outcome(succeeded=True, text=clean_remote_text(self._succeeded))
+            return Outcome(succeeded=True, text=_cleaned(self._succeeded))
         return Outcome(False, "the transfer report ended without a result", is_none=not self._begun)
 
     def _keep(self, piece: bytes) -> None:
@@ -136,6 +137,12 @@ class MarkerParser:
                 self._stripes[self._stripe] = self._stripe_bytes
             return Marker(sum(self._stripes.values()))
         return None
+
+
+@lru_cache(maxsize=64)
+def _cleaned(text: bytes) -> str:
+    """Storages tell of every success in the same words."""
+    return clean_remote_text(text)
 
 
 def _count(value: bytes) -> int | None:

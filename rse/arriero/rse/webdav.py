@@ -113,6 +113,11 @@ class WebDavProtocol(StorageProtocol):
     def abilities(self) -> Abilities:
         return self._server.abilities
 
+    @property
+    @override
+    def proved(self) -> Abilities | None:
+        return self._server.proved
+
     @override
     def probe(self) -> Abilities:
         with self._probing:

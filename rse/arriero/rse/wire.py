@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Self
 
+from arriero.rse.answer_head import BrokenAnswer, head_of
 from arriero.rse.body import SizedBody
 
 MAX_HEAD = 65_536
@@ -41,10 +42,6 @@ Attention = Callable[[], None]
 _EARLY_ANSWER_SECONDS = 5.0
 _BODILESS = frozenset({204, 304})
 _HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF")
-
-
-class BrokenAnswer(OSError):
-    """What came is not an answer, or not all of it."""
 
 
 class Connection:
@@ -366,29 +363,12 @@ class Answer:
 
 
 def _read_head(head: bytes, connection: Connection) -> Answer:
-    first, *lines = head.decode("latin-1").split("\r\n")
-    version, _, rest = first.partition(" ")
-    if version not in {"HTTP/1.1", "HTTP/1.0"} or not (rest[:3].isascii() and rest[:3].isdigit()):
-        raise BrokenAnswer("it does not begin like an HTTP answer")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        name = name.lower()
-        headers[name] = value.strip() if name not in headers else f"{headers[name]}, {value.strip()}"
-    answer = Answer(int(rest[:3]), headers, connection)
-    said = headers.get("connection", "").lower()
-    answer.keeps_connection = version == "HTTP/1.1" and "close" not in said
-    if "chunked" in headers.get("transfer-encoding", "").lower():
-        answer.is_chunked = True
-    elif (length := headers.get("content-length")) is not None:
-        answer.remaining = _length(length)
+    read = head_of(head)
+    answer = Answer(read.status_code, read.headers, connection)
+    answer.keeps_connection = read.keeps_connection
+    answer.is_chunked = read.is_chunked
+    answer.remaining = read.remaining
     return answer
-
-
-def _length(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 19):
-        raise BrokenAnswer("its length is no number")
-    return int(text)
 
 
 def _chunk_size(line: bytes) -> int:
