@@ -6,6 +6,7 @@ from sqlalchemy import Connection
 
 from arriero.registry.ports import Bell
 from arriero.registry.services.context import Context
+from arriero.rse.copy import CopyResult
 from arriero.scheduler import hops
 from arriero.scheduler.core.breaker import DOWN, FIRST_WAIT_S
 from arriero.scheduler.mover import Finished
@@ -48,6 +49,7 @@ class CopyEnds:
         result = finished.result
         transfer = Transfer(
             mode=None if result is None else result.mode,
+            mode_reason=None if result is None else _told_reason(result),
             seconds=None if result is None else result.seconds,
             source_rse=order.source.rse,
             source_url=order.source.pfn(order.source_path),
@@ -106,6 +108,12 @@ class CopyEnds:
         if found:
             self._context.database.run(lambda tx: hops.go_on(tx, found))
             self._context.doorbell.ring(Bell.REQUESTS)
+
+
+def _told_reason(result: CopyResult) -> str | None:
+    """Say why a copy went its way; nothing where it is the one that is tried first."""
+    is_usual = result.mode == "third_party_pull" and not result.steps
+    return None if is_usual else result.mode_reason[:1000] or None
 
 
 def _outcome(finished: Finished, ids: Mapping[str, int]) -> CopyOutcome:

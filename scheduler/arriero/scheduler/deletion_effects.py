@@ -152,7 +152,7 @@ def revert(connection: Connection) -> None:
         )
         .values(not_before=now())
     )
-    record_arrivals(connection, bad_replicas.available_ones())
+    record_arrivals(connection, bad_replicas.available_ones(), anew=True)
     connection.execute(_history(DeletionOutcome.KEPT))
     connection.execute(_ended(Action.REVERT))
 

@@ -44,6 +44,7 @@ class DeletionLeases:
         self._lease_s = lease_s
         self._lock = threading.Lock()
         self._held: dict[tuple[int, int], float] = {}
+        self._settling: set[tuple[int, int]] = set()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="arriero-deletion-leases", daemon=True)
 
@@ -71,6 +72,12 @@ class DeletionLeases:
         with self._lock:
             for one in claimed:
                 self._held.pop((one.id, one.fence), None)
+                self._settling.discard((one.id, one.fence))
+
+    def settling(self, claimed: Collection[ClaimedDeletion]) -> None:
+        """These are about to be settled: that a lease is not found any more says nothing about them."""
+        with self._lock:
+            self._settling.update((one.id, one.fence) for one in claimed)
 
     def is_held(self, one: ClaimedDeletion) -> bool:
         """Whether a deletion is this worker's for certain, and for long enough to begin."""
@@ -94,13 +101,12 @@ class DeletionLeases:
             log.warning("leases of deletions not extended", cause=type(error).__name__)
             return
         with self._lock:
-            for key in held & self._held.keys():
-                if key in still:
-                    self._held[key] = begun
-                else:
-                    del self._held[key]
-        if held - still:
-            log.warning("leases of deletions lost", count=len(held - still))
+            self._held.update(dict.fromkeys(still & self._held.keys(), begun))
+            lost = (held - still - self._settling) & self._held.keys()
+            for key in lost:
+                del self._held[key]
+        if lost:
+            log.warning("leases of deletions lost", count=len(lost))
 
 
 def extend_deletions(connection: Connection, owner: str, *, lease_s: float) -> frozenset[tuple[int, int]]:

@@ -4,6 +4,7 @@ A fixed number of statements a batch. A report counts only by compare-and-set on
 given up is not believed (DESIGN 4.1). Lock order: deletions, rules, replicas, as nobody holds a replica and asks for its deletion.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,10 +13,10 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, case, func, literal, null, or_, select, update
 
-from arriero.registry.dialect import id_rows, interpret
+from arriero.registry.dialect import id_rows, insert_into, interpret
 from arriero.registry.ports import Bell
 from arriero.registry.schema.base import after, now
-from arriero.registry.schema.tables import deletions, rse_deletions, rse_usage, rses
+from arriero.registry.schema.tables import deletion_totals, deletions, rse_deletions, rse_usage, rses
 from arriero.registry.services.bad_replicas import Declaration, RulesCame, Sayer, declare_keys, retried
 from arriero.registry.services.context import Context
 from arriero.registry.states import BadReplicaState
@@ -113,6 +114,7 @@ def _settle(
     result.failed = sum(one.report.outcome in {Outcome.FAILED, Outcome.UNREACHABLE} for one in decided)
     result.released = len(decided) - result.done - result.failed
     _count_space(connection, rse_id, result.freed)
+    _count(connection, rse_id, decided)
     if result.done:
         _storage_works(connection, rse_id)
     _tell(connection, rse_id, decided)
@@ -215,6 +217,26 @@ def _count_space(connection: Connection, rse_id: int, freed: int) -> None:
         connection.execute(
             update(rse_usage).where(rse_usage.c.rse_id == rse_id).values(freed=rse_usage.c.freed + freed)
         )
+
+
+def _count(connection: Connection, rse_id: int, decided: Sequence[Decided]) -> None:
+    """Add to what every RSE has had since the beginning, for those who measure."""
+    sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0, 0.0])
+    for one in decided:
+        report = one.report
+        if report.outcome is Outcome.UNSENT:
+            continue
+        of_its_kind = sums[report.outcome.value, (report.code or "")[:64]]
+        of_its_kind[0] += 1
+        of_its_kind[1] += one.freed
+        of_its_kind[2] += report.seconds or 0.0
+    if not sums:
+        return
+    key, counted = ("rse_id", "outcome", "code"), ("files", "bytes", "seconds")
+    rows = [dict(zip((*key, *counted), (rse_id, *kind, *sums[kind]), strict=True)) for kind in sorted(sums)]
+    statement = insert_into(connection, deletion_totals).values(rows)
+    added = {name: deletion_totals.c[name] + statement.excluded[name] for name in counted}
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=added))
 
 
 def _storage_works(connection: Connection, rse_id: int) -> None:

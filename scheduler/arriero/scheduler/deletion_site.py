@@ -240,13 +240,14 @@ class DeletionSite:
         if not alone and len(state.reports) < self._settings.deletion_batch and waited_s < LINGER_S:
             return
         batch, state.reports = state.reports, []
+        settled = [report.deletion for report in batch]
+        self._leases.settling(settled)
         try:
             result = settle_deletions(self._context, self._rse.id, self._owner, batch)
         except Busy as error:
             log.warning("deletions not settled yet", reports=len(batch), cause=error.code)
             state.reports = batch
             return
-        settled = [report.deletion for report in batch]
         self._leases.drop(settled)
         for one in settled:
             state.held.pop(one.id, None)

@@ -5,6 +5,8 @@
     SchedulerError
     ├── RulesJoined      a rule came to a replica while its arrival was being settled: do it again
     ├── LeaseLost        another worker has taken over
+    ├── BrokerAway       a broker has not confirmed what it was sent
+    ├── BrokerRefuses    a broker of events cannot be used as it is set up
     └── WorkerNotReady   the embedded worker does not start
 """
 
@@ -43,3 +45,20 @@ class WorkerNotReady(SchedulerError):
     code = "worker_not_ready"
     http_status = 503
     exit_code = 5
+
+
+class BrokerAway(SchedulerError):
+    """A broker has not confirmed what it was sent; it is sent again."""
+
+    code = "broker_away"
+    http_status = 503
+    exit_code = 5
+    retryable = True
+
+
+class BrokerRefuses(SchedulerError):
+    """A broker of events cannot be used as it is set up."""
+
+    code = "broker_refuses"
+    http_status = 500
+    exit_code = 2

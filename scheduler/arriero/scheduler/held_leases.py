@@ -24,7 +24,7 @@ class HeldLeases:
     Parameters
     ----------
     extend
-        Given the ids, extends them and gives the (id, fence) that are still held.
+        Given the ids, and those of them whose leases need no extension yet; gives the (id, fence) that are still held.
     lost
         Called with the ids that are not, from the thread.
     lease_s
@@ -33,7 +33,7 @@ class HeldLeases:
 
     def __init__(
         self,
-        extend: Callable[[list[int]], frozenset[tuple[int, int]]],
+        extend: Callable[[list[int], frozenset[int]], frozenset[tuple[int, int]]],
         lost: Callable[[set[int]], None],
         *,
         lease_s: float,
@@ -44,7 +44,8 @@ class HeldLeases:
         self._lock = threading.Lock()
         self._held: dict[int, int] = {}
         self._settling: set[int] = set()
-        self._extended_at = time.monotonic()
+        self._since: dict[int, float] = {}
+        """When each lease began, or was extended."""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="arriero-leases", daemon=True)
 
@@ -62,8 +63,7 @@ class HeldLeases:
     def add(self, requests: Sequence[ClaimedRequest]) -> None:
         """Hold these as well."""
         with self._lock:
-            if not self._held:
-                self._extended_at = time.monotonic()
+            self._since.update(dict.fromkeys((request.id for request in requests), time.monotonic()))
             self._held.update((request.id, request.fence) for request in requests)
 
     def drop(self, reports: Sequence[Report]) -> None:
@@ -71,6 +71,7 @@ class HeldLeases:
         with self._lock:
             for report in reports:
                 self._held.pop(report.request_id, None)
+                self._since.pop(report.request_id, None)
                 self._settling.discard(report.request_id)
 
     def settling(self, reports: Sequence[Report]) -> None:
@@ -88,21 +89,24 @@ class HeldLeases:
             self.beat()
 
     def beat(self) -> None:
-        """Extend once."""
+        """Extend once; a short copy ends before its lease needs it, and is only looked for."""
+        begun = time.monotonic()
         with self._lock:
             held = {key: fence for key, fence in self._held.items() if key not in self._settling}
+            age = {key: begun - self._since[key] for key in held}
         if not held:
             return
-        begun = time.monotonic()
+        young = frozenset(key for key, seconds in age.items() if seconds < self._lease_s / 4)
         try:
-            still = self._extend(sorted(held))
+            still = self._extend(sorted(held), young)
         except (SQLAlchemyError, Busy) as error:
             log.warning("leases not extended", cause=type(error).__name__)
-            if begun - self._extended_at > self._lease_s:
-                self._lost(set(held))
+            over = {key for key, seconds in age.items() if seconds > self._lease_s}
+            if over:
+                self._lost(over)
             return
-        self._extended_at = begun
         with self._lock:
+            self._since.update((key, begun) for key in held if key not in young and key in self._held)
             gone = {
                 request_id
                 for request_id, fence in held.items()

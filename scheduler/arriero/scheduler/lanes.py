@@ -41,7 +41,8 @@ Place = tuple[int, int, int]
 LANE = (requests.c.destination_id, requests.c.priority, requests.c.rule_id)
 """What makes a lane."""
 
-_DUE = and_(QUEUED, requests.c.not_before <= AT_THIS_MOMENT)
+DUE = and_(QUEUED, requests.c.not_before <= AT_THIS_MOMENT)
+"""What may be claimed now."""
 
 
 def find_lanes(connection: Connection, *, beyond: Place | None = None) -> tuple[list[Lane], Place | None]:
@@ -95,7 +96,7 @@ def first_in_lane(condition: ColumnElement[bool]) -> Select[tuple[int]]:
 def _ownerless(connection: Connection) -> list[Lane]:
     rows = connection.execute(
         select(requests.c.destination_id, requests.c.priority)
-        .where(_DUE, requests.c.rule_id.is_(None))
+        .where(DUE, requests.c.rule_id.is_(None))
         .distinct()
         .limit(MOST)
     )
@@ -133,7 +134,7 @@ def _of_lane(lane: Lane, count: int) -> Select[tuple[int]]:
     return (
         select(requests.c.id)
         .where(
-            _DUE,
+            DUE,
             requests.c.destination_id == lane.destination_id,
             requests.c.priority == lane.priority,
             requests.c.rule_id.is_(None) if lane.rule_id is None else requests.c.rule_id == lane.rule_id,
@@ -167,7 +168,7 @@ def _of_each() -> Select[tuple[int]]:
     first = (
         select(requests.c.id)
         .where(
-            _DUE,
+            DUE,
             requests.c.destination_id == lane.c.destination_id,
             requests.c.priority == lane.c.priority,
             requests.c.rule_id == lane.c.rule_id,

@@ -55,6 +55,9 @@ class Mover(Protocol):
     def cancel(self, request_ids: Collection[int]) -> None:
         """Have copies end soon, with code ``cancelled``; those that have ended are passed over."""
 
+    def progress(self) -> Mapping[int, int]:
+        """Give the bytes at the destination so far, by request, of the copies under way of which that is known."""
+
     def close(self) -> None:
         """End what runs and wait for it."""
 
@@ -77,13 +80,17 @@ class ThreadMover:
     ) -> None:
         self._pool = pool
         self._copy = copy
+        self._threads = threads
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="arriero-copy")
         self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._slots: dict[Link, int] = {}
         self._waiting: dict[Link, deque[PlannedCopy]] = {}
         self._running: Counter[Link] = Counter()
+        self._not_begun = 0
+        """Copies that have a slot, and wait for a thread."""
         self._cancelled: set[int] = set()
+        self._progress: dict[int, int] = {}
         self._closing = threading.Event()
 
     def submit(self, copies: Sequence[PlannedCopy], slots: Mapping[Link, int]) -> None:
@@ -98,18 +105,32 @@ class ThreadMover:
 
     def _begin(self, link: Link) -> None:
         waiting = self._waiting.get(link)
-        while waiting and self._running[link] < self._slots.get(link, 1):
+        while waiting and self._running[link] < self._at_once(link):
             self._running[link] += 1
+            self._not_begun += 1
             self._executor.submit(self._work_and_go_on, waiting.popleft())
 
     def _work_and_go_on(self, copy: PlannedCopy) -> None:
-        try:
-            self._work(copy)
-        finally:
+        with self._lock:
+            self._not_begun -= 1
+        going_on: PlannedCopy | None = copy
+        while going_on is not None:
+            self._work(going_on)
             with self._lock:
-                self._running[copy.link] -= 1
-                if not self._closing.is_set():
-                    self._begin(copy.link)
+                going_on = self._next_of(copy.link)
+
+    def _next_of(self, link: Link) -> PlannedCopy | None:
+        """Give the copy that a thread goes on with at once; None where others wait for threads, or nothing may begin."""
+        waiting, closing = self._waiting.get(link), self._closing.is_set()
+        if waiting and not self._not_begun and not closing and self._running[link] <= self._at_once(link):
+            return waiting.popleft()
+        self._running[link] -= 1
+        if not closing:
+            self._begin(link)
+        return None
+
+    def _at_once(self, link: Link) -> int:
+        return min(self._slots.get(link, 1), self._threads)
 
     def poll(self, timeout_s: float) -> list[Finished]:
         """Give the copies that have ended."""
@@ -125,6 +146,10 @@ class ThreadMover:
         """Have copies end soon."""
         self._cancelled.update(request_ids)
 
+    def progress(self) -> Mapping[int, int]:
+        """Give the bytes at the destination so far, by request."""
+        return self._progress.copy()
+
     def close(self) -> None:
         """End what runs and wait for it."""
         self._closing.set()
@@ -136,13 +161,16 @@ class ThreadMover:
         def cancelled() -> bool:
             return request_id in self._cancelled or self._closing.is_set()
 
+        def on_progress(count: int) -> None:
+            self._progress[request_id] = count
+
         if cancelled():
             self._finished.put(Finished(copy, None, "cancelled", "not begun"))
             return
         try:
             earlier = earlier_attempts(copy.request.id, copy.request.fence)
-            order = replace(copy.order, earlier_attempts=tuple(earlier))
-            result = self._copy(order, self._pool, cancelled=cancelled)
+            order = replace(copy.order, earlier_attempts=tuple(earlier)) if earlier else copy.order
+            result = self._copy(order, self._pool, cancelled=cancelled, on_progress=on_progress)
             # once more: a storage may have gone on writing for a worker that was killed
             remove_attempts(order, self._pool, earlier)
         except RSEError as error:
@@ -155,3 +183,5 @@ class ThreadMover:
             )
         else:
             self._finished.put(Finished(copy, result))
+        finally:
+            self._progress.pop(request_id, None)

@@ -29,6 +29,7 @@ from arriero.scheduler.claim import ClaimedRequest
 from arriero.scheduler.core.sources import BUSY, SITE_MOVER, Picked, Source, pick_source
 from arriero.scheduler.hops import MULTIHOP, WAIT_S, Ways, load_ways
 from arriero.scheduler.rse_catalogue import READ, WRITE, Rse, RseCatalogue
+from arriero.scheduler.same_paths import owners_of_paths
 from arriero.scheduler.traffic import Traffic
 
 SUSPICIOUS_S = 3 * 86400.0
@@ -119,8 +120,9 @@ def plan_copies(
         _replicas(connection, claimed),
         _distances(connection, claimed),
         traffic,
-        credentials,
+        _Endpoints(credentials),
         load_ways(connection, traffic.known),
+        owners_of_paths(connection, claimed, traffic.known),
     )
     planned: list[PlannedCopy] = []
     unplanned: list[Unplanned] = []
@@ -198,8 +200,10 @@ class _Facts:
     """Replicas by file."""
     distances: Mapping[tuple[int, int], int]
     traffic: Traffic
-    credentials: Credentials
+    endpoints: "_Endpoints"
     ways: Ways
+    owners: Mapping[int, str]
+    """Scopes of the files that lie where requests would have theirs, by request."""
 
     @property
     def known(self) -> RseCatalogue:
@@ -216,6 +220,13 @@ def _plan(
     destination = known.by_id.get(request.destination_id)
     if file is None or destination is None:
         raise CannotPlan("gone", "the file or the RSE of this request exists no more", retryable=False)
+    if request.id in facts.owners:
+        raise CannotPlan(
+            "already_exists",
+            f"at {destination.name} the path of {file.name[:200]} belongs to the file of that name in scope "
+            f"{facts.owners[request.id]}: its paths leave the scope out; rename one of them",
+            retryable=False,
+        )
     copies = {row.rse_id: row for row in facts.held.get(request.file_id, ()) if row.rse_id in known.by_id}
     picked = _pick(request, file, copies, facts)
     if picked.source is None:
@@ -223,7 +234,7 @@ def _plan(
     if picked.source.distance is None:
         _go_by_way(request, copies, facts)
     source = known.by_id[picked.source.rse_id]
-    order = _order(request, file, source, destination, copies=copies, credentials=facts.credentials)
+    order = _order(request, file, source, destination, copies=copies, endpoints=facts.endpoints)
     facts.traffic.begin(source.id, destination.id, request.activity)
     return PlannedCopy(request, order, source.id, picked.alternatives)
 
@@ -258,6 +269,7 @@ def orders_of(
     """
     claimed = list(held)
     files, there = _files(connection, claimed), _replicas(connection, claimed)
+    endpoints = _Endpoints({})
     found: dict[int, PlannedCopy] = {}
     for request, source_id in held.items():
         source, destination = known.by_id.get(source_id), known.by_id.get(request.destination_id)
@@ -271,7 +283,7 @@ def orders_of(
             if row.state == ReplicaState.AVAILABLE and rse_id not in {source_id, destination.id}
         ]
         with suppress(CannotPlan, RSEError):
-            order = _order(request, file, source, destination, copies=copies, credentials={})
+            order = _order(request, file, source, destination, copies=copies, endpoints=endpoints)
             found[request.id] = PlannedCopy(request, order, source_id, len(others))
     return found
 
@@ -283,13 +295,13 @@ def _order(
     destination: Rse,
     *,
     copies: Mapping[int, Any],
-    credentials: Credentials,
+    endpoints: "_Endpoints",
 ) -> CopyOrder:
     there = copies.get(destination.id)
     return CopyOrder(
-        source=_endpoint(source, READ, credentials),
+        source=endpoints.of(source, READ),
         source_path=_path(source, copies[source.id].path, file),
-        destination=_endpoint(destination, WRITE, credentials),
+        destination=endpoints.of(destination, WRITE),
         destination_path=_path(destination, there.path if there is not None else None, file),
         bytes=request.bytes,
         adler32=file.adler32,
@@ -349,16 +361,30 @@ def _pick(
     )
 
 
-def _endpoint(rse: Rse, operations: tuple[str, ...], credentials: Credentials) -> Endpoint:
-    protocol = rse.protocol_for(*operations)
-    if protocol is None:
-        raise CannotPlan(
-            "no_protocol",
-            f"{rse.name} has no protocol for {' or '.join(operations)}; add one with `arriero rse protocol add`",
-            retryable=False,
-        )
-    bare = Endpoint(rse.name, protocol.scheme, protocol.hostname, protocol.port, protocol.prefix)
-    return credentials.get(rse.name, RseCredentials()).of(bare)
+class _Endpoints:
+    """Where files of RSEs are read and written; each is made once for a batch."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._made: dict[tuple[int, tuple[str, ...]], Endpoint] = {}
+
+    def of(self, rse: Rse, operations: tuple[str, ...]) -> Endpoint:
+        """Give the endpoint of an RSE for the first of these operations that it offers."""
+        made = self._made.get((rse.id, operations))
+        if made is None:
+            made = self._made[rse.id, operations] = self._make(rse, operations)
+        return made
+
+    def _make(self, rse: Rse, operations: tuple[str, ...]) -> Endpoint:
+        protocol = rse.protocol_for(*operations)
+        if protocol is None:
+            raise CannotPlan(
+                "no_protocol",
+                f"{rse.name} has no protocol for {' or '.join(operations)}; add one with `arriero rse protocol add`",
+                retryable=False,
+            )
+        bare = Endpoint(rse.name, protocol.scheme, protocol.hostname, protocol.port, protocol.prefix)
+        return self._credentials.get(rse.name, RseCredentials()).of(bare)
 
 
 def _path(rse: Rse, known_path: str | None, file: Any) -> str:

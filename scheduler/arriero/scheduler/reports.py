@@ -32,6 +32,8 @@ class Transfer:
     source_url: str | None = None
     destination_url: str | None = None
     scheme: str | None = None
+    mode_reason: str | None = None
+    """Why it went this way, where it was not the first choice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 
 from arriero.registry.dialect import bulk_insert, use_temporary_table
+from arriero.registry.pages import pages_of
 from arriero.registry.schema.base import after, now
 from arriero.registry.schema.tables import replica_checks, replicas, scrubbed_rses, storage_findings
 from arriero.registry.states import BadReplicaState, FindingState, ReplicaState
@@ -199,14 +200,13 @@ def _give_back(connection: Connection, confirm_s: float) -> None:
 
 def _forget_lost(connection: Connection, rse_id: int, looked: Sequence[Looked]) -> None:
     """Give back what was looked at for nothing: its replica has changed meanwhile."""
-    for first in range(0, len(looked), 500):
-        chunk = looked[first : first + 500]
+    for page in pages_of(looked, 500):
         connection.execute(
             delete(replica_checks).where(
                 replica_checks.c.rse_id == rse_id,
                 replica_checks.c.lease_owner.is_not(None),
                 tuple_(replica_checks.c.file_id, replica_checks.c.fence).in_(
-                    [(one.check.file_id, one.check.fence) for one in chunk]
+                    [(one.check.file_id, one.check.fence) for one in page]
                 ),
             )
         )

@@ -22,7 +22,14 @@ from sqlalchemy import (
 
 from arriero.registry.dialect import bulk_insert
 from arriero.registry.schema.base import after, now
-from arriero.registry.schema.tables import bad_replicas, locks, replicas, request_history, requests
+from arriero.registry.schema.tables import (
+    bad_replicas,
+    locks,
+    replicas,
+    request_attempts,
+    request_history,
+    requests,
+)
 from arriero.registry.states import BadReplicaState, LockState, ReplicaState, RequestState
 from arriero.registry.store.arrivals import record_arrivals
 from arriero.registry.store.rules import NO_RULE, NO_RULE_REASON
@@ -41,7 +48,7 @@ _THERE = (ReplicaState.AVAILABLE, ReplicaState.TEMPORARY_UNAVAILABLE)
 def note_reports(tx: Connection, reports: Sequence[Report]) -> None:
     """Have the reports in a table."""
     temporary.prepare(tx, settled)
-    columns = ("request_id", "fence", "owner", "file_id", "rse_id", "outcome", "code", "reason", "mode")
+    columns = ("request_id", "fence", "owner", "file_id", "rse_id", "outcome", "code", "reason")
     rows = [
         (
             report.request_id,
@@ -53,12 +60,13 @@ def note_reports(tx: Connection, reports: Sequence[Report]) -> None:
             report.code,
             report.reason,
             report.transfer.mode,
+            report.transfer.mode_reason,
             report.transfer.seconds,
             report.delay_s,
         )
         for report in sorted(reports, key=lambda one: one.request_id)
     ]
-    bulk_insert(tx, settled, (*columns, "seconds", "delay_s"), rows)
+    bulk_insert(tx, settled, (*columns, "mode", "mode_reason", "seconds", "delay_s"), rows)
 
 
 _HOLDS = (
@@ -216,6 +224,7 @@ _ENDED_REQUESTS = {
     "state": case((_DONE, RequestState.DONE.value), else_=RequestState.FAILED.value),
     "attempt": requests.c.attempt,
     "mode": settled.c.mode,
+    "mode_reason": settled.c.mode_reason,
     "bytes": requests.c.bytes,
     "seconds": settled.c.seconds,
     "code": settled.c.code,
@@ -235,11 +244,33 @@ _HISTORY = insert(request_history).from_select(
 )
 
 
+_TRIED = {
+    "request_id": requests.c.id,
+    **{name: requests.c[name] for name in ("file_id", "source_id", "destination_id", "attempt", "bytes")},
+    "code": settled.c.code,
+    "reason": settled.c.reason,
+    "created_at": requests.c.created_at,
+    "started_at": requests.c.started_at,
+    "at": now(),
+}
+
+_ATTEMPTS = insert(request_attempts).from_select(
+    list(_TRIED),
+    select(*_TRIED.values())
+    .join(settled, and_(*_HOLDS))
+    .where(settled.c.outcome == Outcome.RETRY.value)
+    .order_by(requests.c.id),
+    include_defaults=False,
+)
+
+
 def record(tx: Connection, reports: Mapping[int, Report]) -> None:
-    """Write arrivals, events and the history of requests."""
-    record_arrivals(tx, _LANDED)
+    """Write arrivals, events, the history of requests, and the attempts that are followed by another."""
+    record_arrivals(tx, _LANDED, anew=True)
     append_transfer_events(tx, reports)
     tx.execute(_HISTORY)
+    if any(report.outcome is Outcome.RETRY for report in reports.values()):
+        tx.execute(_ATTEMPTS)
 
 
 _AGAIN = settled.c.outcome.in_((Outcome.RETRY.value, Outcome.RELEASED.value))

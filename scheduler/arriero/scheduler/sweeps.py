@@ -7,11 +7,11 @@ import structlog
 from sqlalchemy import Connection, case, literal, null, select, update
 
 from arriero.registry.ports import Bell
-from arriero.registry.schema.base import AT_THIS_MOMENT, after, now
-from arriero.registry.schema.tables import arrivals, evaluations, requests
+from arriero.registry.schema.base import AT_THIS_MOMENT, after
+from arriero.registry.schema.tables import evaluations, requests
 from arriero.registry.services.context import Context
 from arriero.registry.services.subscriptions import end_subscriptions
-from arriero.registry.states import ArrivalState
+from arriero.registry.store.arrival_queue import LEASE_EXPIRED, free_outlived_leases
 from arriero.scheduler.claim import ClaimedRequest
 from arriero.scheduler.hops import take_up_lost
 from arriero.scheduler.lanes import SUBMITTED
@@ -23,8 +23,6 @@ from arriero.scheduler.subscription_queue import is_due
 log = structlog.get_logger(__name__)
 
 _BATCH = 1000
-
-LEASE_EXPIRED = "lease_expired"
 
 
 def sweep_requests(context: Context) -> int:
@@ -144,24 +142,8 @@ def sweep_arrivals(context: Context) -> int:
     int
         Arrivals taken back; those that have spent their attempts have failed.
     """
-    spent = arrivals.c.attempt >= context.settings.arrival_max_attempts
-
-    def take_back(connection: Connection) -> int:
-        return connection.execute(
-            update(arrivals)
-            .where(arrivals.c.state == ArrivalState.LEASED, arrivals.c.lease_until < now())
-            .values(
-                state=case((spent, ArrivalState.FAILED.value), else_=ArrivalState.PENDING.value),
-                lease_owner=null(),
-                lease_until=null(),
-                not_before=now(),
-                code=LEASE_EXPIRED,
-                reason="the agent that ingested it showed no sign of life",
-                updated_at=now(),
-            )
-        ).rowcount
-
-    taken = context.database.run(take_back)
+    limit = context.settings.arrival_max_attempts
+    taken = context.database.run(lambda tx: free_outlived_leases(tx, limit))
     if taken:
         log.warning("arrivals taken back", count=taken)
     return taken

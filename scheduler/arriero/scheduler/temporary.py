@@ -141,6 +141,7 @@ settled = Table(
     Column("code", String(64)),
     Column("reason", Text),
     Column("mode", String(32)),
+    Column("mode_reason", Text),
     Column("seconds", Float),
     Column("delay_s", Float, nullable=False),
     prefixes=_TEMPORARY,

@@ -38,6 +38,7 @@ class ScriptedMover:
         self._cancelled: set[int] = set()
         self._released = threading.Event()
         self.copied: list[PlannedCopy] = []
+        self.told: dict[int, int] = {}
         if not hold:
             self._released.set()
 
@@ -60,10 +61,19 @@ class ScriptedMover:
         """Have copies end as cancelled."""
         self._cancelled.update(request_ids)
 
+    def progress(self) -> Mapping[int, int]:
+        """Give what `told` has: the bytes at the destination so far, by request."""
+        return self.told
+
     def close(self) -> None:
         """Forget what is under way."""
         with self._lock:
             self._under_way.clear()
+
+    def under_way(self) -> list[PlannedCopy]:
+        """Give the copies that have not ended."""
+        with self._lock:
+            return list(self._under_way)
 
     def release(self) -> None:
         """Let the copies end."""

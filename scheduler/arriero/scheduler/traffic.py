@@ -15,7 +15,7 @@ from arriero.scheduler.core.lanes import Lane
 from arriero.scheduler.core.links import LinkState, quota, share
 from arriero.scheduler.core.sources import Refusal
 from arriero.scheduler.lanes import SUBMITTED
-from arriero.scheduler.rse_catalogue import RseCatalogue
+from arriero.scheduler.rse_catalogue import READ, RseCatalogue
 
 NEW_SOURCES = 16
 """Copies that are claimed for an RSE beyond what its known links take."""
@@ -93,11 +93,21 @@ class Traffic:
                 room = min(room, 1)
             into = [link for link in self.links if link[1] == rse_id]
             if into:
-                # and a few from sources of which nothing is known yet
-                room = min(room, NEW_SOURCES + sum(max(self.link_room(link), 0) for link in into))
+                more = NEW_SOURCES if self._has_new_sources(rse_id) else 0
+                room = min(room, more + sum(max(self.link_room(link), 0) for link in into))
             if room < inf:
                 found[rse_id] = room
         return found
+
+    def _has_new_sources(self, rse_id: int) -> bool:
+        """Whether copies may come to an RSE by a link of which nothing is known yet."""
+        return any(
+            rse.id != rse_id
+            and (rse.id, rse_id) not in self.links
+            and rse.readable
+            and rse.protocol_for(*READ) is not None
+            for rse in self.known.by_id.values()
+        )
 
     def note_claimed(self, counts: Mapping[Lane, int]) -> None:
         """Count what a claim has been allotted: the next level of it finds that less room is left."""

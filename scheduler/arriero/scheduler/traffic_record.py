@@ -13,7 +13,7 @@ from arriero.registry.schema.base import after, now
 from arriero.registry.schema.tables import link_totals, links, rse_health
 from arriero.registry.states import BreakerState
 from arriero.scheduler.core.breaker import DOWN, Health, next_health
-from arriero.scheduler.core.links import FIRST, LinkState, decide, is_ripe
+from arriero.scheduler.core.links import FIRST, LinkState, decide, is_ripe, resumed
 from arriero.scheduler.traffic import Link
 
 log = structlog.get_logger(__name__)
@@ -82,7 +82,7 @@ def _record_links(connection: Connection, outcomes: Sequence[CopyOutcome]) -> No
     _have_links(connection, keys)
     held = connection.execute(
         select(
-            *(links.c[name] for name in ("source_id", "destination_id", "since", *_COUNTED)),
+            *(links.c[name] for name in ("source_id", "destination_id", "since", "updated_at", *_COUNTED)),
             now().label("at"),
         )
         .where(tuple_(links.c.source_id, links.c.destination_id).in_(keys))
@@ -92,7 +92,11 @@ def _record_links(connection: Connection, outcomes: Sequence[CopyOutcome]) -> No
     changes = [_changed(row, by_link[row.source_id, row.destination_id]) for row in held]
     ripe = [change for change in changes if change["decision"] is not None]
     # a window that goes on keeps its beginning and the decision before
-    _write(connection, [change for change in changes if change["decision"] is None], fields=_WINDOW)
+    waiting = [change for change in changes if change["decision"] is None]
+    _write(connection, [change for change in waiting if change["elapsed_s"] is None], fields=_WINDOW)
+    for change in waiting:
+        if change["elapsed_s"] is not None:
+            _write(connection, [change], fields=_WINDOW, since=after(-change["elapsed_s"]))
     _write(connection, ripe, fields=(*_WINDOW, "decision"), since=now(), decided_at=now())
     _note_failures(connection, [one for one in outcomes if one.mode is None])
     for change in ripe:
@@ -122,12 +126,16 @@ def _changed(row: Any, outcomes: Sequence[CopyOutcome]) -> dict[str, Any]:
         **{name: getattr(row, name) for name in _COUNTED},
         elapsed_s=max((row.at - row.since).total_seconds(), 0.0),
     )
+    seconds = [one.seconds for one in outcomes]
+    fresh = resumed(state, seconds, silent_s=(row.at - row.updated_at).total_seconds())
+    is_new = fresh is not state
+    state = fresh
     state = replace(
         state,
         done=state.done + len(good),
         failed=state.failed + len(outcomes) - len(good),
         bytes=state.bytes + sum(one.bytes for one in good),
-        seconds=state.seconds + sum(one.seconds for one in outcomes),
+        seconds=state.seconds + sum(seconds),
     )
     reason = None
     if is_ripe(state):
@@ -137,6 +145,7 @@ def _changed(row: Any, outcomes: Sequence[CopyOutcome]) -> dict[str, Any]:
         "from_id": row.source_id,
         "to_id": row.destination_id,
         **{name: getattr(state, name) for name in _COUNTED},
+        "elapsed_s": state.elapsed_s if is_new else None,
         "decision": reason,
         "mode": good[-1].mode if good else None,
         "mode_reason": good[-1].mode_reason if good else None,

@@ -91,9 +91,9 @@ class Desk:
         return [_order(copy) for copy in taken.planned]
 
     def extend(
-        self, site: SiteMover, held: Sequence[tuple[int, int]], *, lease_s: float
+        self, site: SiteMover, held: Sequence[tuple[int, int]], *, lease_s: float, copied: Mapping[int, int]
     ) -> frozenset[tuple[int, int]]:
-        """Extend leases; give the (id, fence) that this mover still holds."""
+        """Extend leases, and note the bytes that are copied; give the (id, fence) that this mover still holds."""
         asked = set(held)
 
         def extend(tx: Connection) -> frozenset[tuple[int, int]]:
@@ -103,7 +103,8 @@ class Desk:
                 )
             )
             ids = [row.id for row in found if (row.id, row.fence) in asked]
-            return extend_leases(tx, site.owner, ids, lease_s=lease_s) & asked
+            so_far = {key: copied[key] for key in ids if key in copied}
+            return extend_leases(tx, site.owner, ids, lease_s=lease_s, copied=so_far) & asked
 
         return self._database.run(extend)
 

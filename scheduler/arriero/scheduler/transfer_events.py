@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from arriero.registry.arrival_words import BUTLER_KEY, SIDECAR_KEY
 from arriero.registry.schema.base import now
 from arriero.registry.schema.tables import accounts, did_meta, dids, requests, rses, rules, scopes
 from arriero.registry.store import events
@@ -18,7 +19,7 @@ from arriero.scheduler.temporary import settled
 
 TOOL_ID = "arriero"
 
-RUBIN_KEYS = ("rubin_butler", "rubin_sidecar")
+RUBIN_KEYS = (BUTLER_KEY, SIDECAR_KEY)
 """Metadata that Rubin's ingest wants in the message."""
 
 
@@ -88,7 +89,7 @@ def append_transfer_events(connection: Connection, reports: Mapping[int, Report]
 def _payload(row: Any, report: Report) -> dict[str, Any]:
     transfer = report.transfer
     link = f"{transfer.source_rse}-{row.destination}" if transfer.source_rse else None
-    started_at = _time(row.started_at)
+    started_at = rucio_time(row.started_at)
     return {
         "activity": row.activity,
         "request-id": str(row.id),
@@ -114,10 +115,10 @@ def _payload(row: Any, report: Report) -> dict[str, Any]:
         "transfer-endpoint": transfer.mode,
         "transfer-id": f"{report.request_id}-{report.fence}",
         "transfer-link": link,
-        "created_at": _time(row.created_at),
+        "created_at": rucio_time(row.created_at),
         "submitted_at": started_at,
         "started_at": started_at,
-        "transferred_at": _time(row.transferred_at),
+        "transferred_at": rucio_time(row.transferred_at),
         "tool-id": TOOL_ID,
         "account": row.account,
         "datatype": None,
@@ -125,6 +126,6 @@ def _payload(row: Any, report: Report) -> dict[str, Any]:
     }
 
 
-def _time(at: datetime | None) -> str | None:
+def rucio_time(at: datetime | None) -> str | None:
     """Write an instant as Rucio does: UTC without a zone."""
     return None if at is None else str(at.astimezone(UTC).replace(tzinfo=None))

@@ -3,9 +3,10 @@
 The rules are those of FTS 3's optimizer, by windows of completed copies instead of minutes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-FIRST = 4
+FIRST = 8
 """Slots of a link of which nothing is known."""
 LEAST, MOST = 2, 130
 """Slots of any link; FTS 3's range."""
@@ -15,16 +16,20 @@ POOR = 0.8
 """Below it a link loses a quarter of its slots at once."""
 SMOOTHING = 0.3
 """Weight of a window in the moving averages."""
-WINDOW_S = 2.0
-"""Shortest window, seconds."""
+WINDOW_S = 4.0
+"""Shortest window, seconds, but for the first one: workers tell of their copies once a second or so."""
+FIRST_WINDOW_S = 0.5
+"""Shortest window of a link of which nothing is known yet, seconds."""
 WINDOW_FILES = 10
 """Fewest copies in a window; a slow link is decided about after `LONG_WINDOW_S` with what there is."""
+FIRST_FILES = 30
+"""Fewest copies in it, where it is shorter than others."""
 LONG_WINDOW_S = 60.0
 _FASTER = 1.2
 """From this share of the average on, throughput counts as growing with the slots."""
 _STEADY = 0.95
 """Throughput that is not lower than this share of the average counts as steady."""
-_AHEAD_S = 1.0
+_AHEAD_S = 4.0
 """How long what has been claimed for a link keeps it busy, seconds."""
 _QUEUED = 4
 """Copies that may be claimed for each slot, however long they take: nobody waits for the next claim."""
@@ -61,9 +66,28 @@ class Decision:
 def is_ripe(state: LinkState) -> bool:
     """Whether the window says enough to decide."""
     files = state.done + state.failed
-    if state.elapsed_s < WINDOW_S or not files:
+    least_s = FIRST_WINDOW_S if state.throughput is None and files >= FIRST_FILES else WINDOW_S
+    if state.elapsed_s < least_s or not files:
         return False
     return files >= WINDOW_FILES or state.elapsed_s >= LONG_WINDOW_S
+
+
+def resumed(state: LinkState, seconds: Sequence[float], *, silent_s: float) -> LinkState:
+    """Begin a window anew where nothing was under way for a while: that says nothing about what the link carries.
+
+    Parameters
+    ----------
+    state
+        Of the window so far.
+    seconds
+        What each of the copies took that have ended now.
+    silent_s
+        Since anything was heard of the link before.
+    """
+    if silent_s <= WINDOW_S + max(seconds, default=0.0):
+        return state
+    elapsed_s = max(max(seconds, default=0.0), sum(seconds) / state.slots)
+    return replace(state, done=0, failed=0, bytes=0, seconds=0.0, elapsed_s=elapsed_s)
 
 
 def decide(state: LinkState) -> Decision:
