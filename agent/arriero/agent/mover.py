@@ -8,14 +8,14 @@ name, and what was finished is adopted. It keeps nothing on disk and must not kn
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
-from arriero.agent.arrivals import Backoff, may_pass
+from arriero.agent.backoff import Backoff, may_pass
 from arriero.registry.moving import OrderEndpoint, RequestOrder, RequestOutcome
 from arriero.registry.rse_credentials import Credentials, RseCredentials
 from arriero.rse.attempts import earlier_attempts, remove_attempts
@@ -46,7 +46,12 @@ class RequestQueue(Protocol):
         self, worker: str, limit: int, wait_s: float, lease_s: float, *, rses: Sequence[str] = ()
     ) -> list[RequestOrder]: ...
     def extend_requests(
-        self, worker: str, ids_and_fences: Sequence[tuple[int, int]], lease_s: float
+        self,
+        worker: str,
+        ids_and_fences: Sequence[tuple[int, int]],
+        lease_s: float,
+        *,
+        copied: Mapping[int, int],
     ) -> list[int]: ...
     def report_requests(self, worker: str, outcomes: Sequence[RequestOutcome]) -> list[int]: ...
 
@@ -98,6 +103,8 @@ class SiteMover:
         self._lock = threading.Condition()
         self._held: dict[int, int] = {}
         """Fences of what is claimed and not reported."""
+        self._progress: dict[int, int] = {}
+        """Bytes at the destination so far of what runs."""
         self._lost: set[tuple[int, int]] = set()
         """What is held no more, though it may still run."""
         self._stopping = threading.Event()
@@ -183,17 +190,22 @@ class SiteMover:
         def cancelled() -> bool:
             return self._stopping.is_set() or (claimed.id, claimed.fence) in self._lost
 
+        def on_progress(count: int) -> None:
+            self._progress[claimed.id] = count
+
         if cancelled():
             return _released(claimed, "not begun")
         names = earlier_attempts(claimed.id, claimed.fence)
         try:
             order = replace(self._order(claimed), earlier_attempts=tuple(names))
-            result = self._copy(order, self._pool, cancelled=cancelled)
+            result = self._copy(order, self._pool, cancelled=cancelled, on_progress=on_progress)
             remove_attempts(order, self._pool, names)
         except Cancelled as error:
             return _released(claimed, str(error))
         except RSEError as error:
             return _failed(claimed, error.code, str(error), retryable=error.retryable, rse=error.rse)
+        finally:
+            self._progress.pop(claimed.id, None)
         return RequestOutcome(
             id=claimed.id,
             fence=claimed.fence,
@@ -231,11 +243,7 @@ class SiteMover:
                 held = dict(self._held)
             begun = time.monotonic()
             try:
-                lost = (
-                    self._catalogue.extend_requests(self._name, sorted(held.items()), self._lease_s)
-                    if held
-                    else []
-                )
+                lost = self._extended(held)
             except Exception as error:  # noqa: BLE001 - a thread's border: the next turn tries again
                 log.warning("leases not extended", reason=str(error), kind=type(error).__name__)
                 lost = list(held) if begun - extended_at > self._lease_s else []
@@ -246,6 +254,13 @@ class SiteMover:
                 self._lost |= gone
             if gone:
                 log.warning("leases lost", requests=sorted(key for key, _ in gone))
+
+    def _extended(self, held: Mapping[int, int]) -> list[int]:
+        if not held:
+            return []
+        return self._catalogue.extend_requests(
+            self._name, sorted(held.items()), self._lease_s, copied=self._progress.copy()
+        )
 
     def _report_all(self) -> None:
         backoff = Backoff()

@@ -3,6 +3,7 @@
 The registry's ports are filled here with what the scheduler offers (DESIGN section 3).
 """
 
+import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -33,6 +34,9 @@ class _AnnouncingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            # what is there now stays: to look at it again and again takes every call of that moment 0.1 s
+            gc.collect()
+            gc.freeze()
             self._ready()
 
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import structlog
 
+from arriero.agent.halving import Refused, accepted
 from arriero.agent.storage_files import Layout, StoredFile
 from arriero.registry.client import RegistryClient
-from arriero.registry.errors import Conflict, InvalidInput, NotFound, RegistryError
+from arriero.registry.errors import NotFound, RegistryError
+from arriero.registry.pages import pages_of
 from arriero.rse.checksum import adler32_of
 from arriero.rse.errors import RSEError, SizeMismatch
 from arriero.rse.protocol import StorageProtocol
@@ -90,8 +92,7 @@ class Registration:
             else:
                 fresh.append(file)
         with ThreadPoolExecutor(self.threads, thread_name_prefix="digest") as pool:
-            for start in range(0, len(fresh), BATCH):
-                batch = fresh[start : start + BATCH]
+            for batch in pages_of(fresh, BATCH):
                 self._register_batch(pool, batch, members, result, on_digest)
         return result
 
@@ -183,20 +184,14 @@ class Registration:
     def _add(
         self, described: Sequence[tuple[StoredFile, dict[str, Any]]], result: Registered
     ) -> Iterator[StoredFile]:
-        """Register a batch; one that is refused for a file in it is halved until that file is alone."""
-        if not described:
-            return
-        try:
-            self.client.add_replicas(self.rse, [entry for _, entry in described])
-        except (Conflict, InvalidInput) as error:
-            if len(described) == 1:
-                result.failures[described[0][0].name] = error
-                return
-            middle = len(described) // 2
-            yield from self._add(described[:middle], result)
-            yield from self._add(described[middle:], result)
-            return
-        yield from (file for file, _ in described)
+
+        def send(part: Sequence[tuple[StoredFile, dict[str, Any]]]) -> int:
+            return self.client.add_replicas(self.rse, [entry for _, entry in part])
+
+        def refused(one: tuple[StoredFile, dict[str, Any]], error: Refused) -> None:
+            result.failures[one[0].name] = error
+
+        return (file for file, _ in accepted(described, send, refused))
 
 
 def worst(failures: Sequence[Exception]) -> Exception:

@@ -5,7 +5,7 @@ It runs where the storage can be reached or its dump lies, and speaks to the reg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from arriero.agent.storage_dump import Dump, Found
 from arriero.agent.storage_walk import Walk
 from arriero.registry.client import RegistryClient
+from arriero.registry.pages import pages_of
 from arriero.rse.errors import NotFound, RSEError
 from arriero.rse.protocol import StorageProtocol
 
@@ -53,17 +54,11 @@ class Upload:
 
     def _send(self, lines: Iterable[Found], *, with_cursor: bool) -> dict[str, Any]:
         state = self.begun
-        for chunk in _chunks(lines, LINES_A_CALL):
+        for chunk in pages_of(lines, LINES_A_CALL):
             cursor = chunk[-1][0] if with_cursor else None
             state = self.client.add_audit_lines(state["id"], state["chunks"], chunk, cursor)
             self.on_lines(len(chunk))
         return state
-
-
-def _chunks(lines: Iterable[Found], size: int) -> Iterator[list[Found]]:
-    rest = iter(lines)
-    while chunk := list(islice(rest, size)):
-        yield chunk
 
 
 @dataclass(slots=True)
@@ -88,8 +83,8 @@ def move_aside(client: RegistryClient, protocol: StorageProtocol, rse: str, find
         Ids, as `RegistryClient.list_findings` gives them.
     """
     result = Aside()
-    for first in range(0, len(findings), _FINDINGS_A_CALL):
-        chosen = client.move_aside(rse, findings[first : first + _FINDINGS_A_CALL])
+    for page in pages_of(findings, _FINDINGS_A_CALL):
+        chosen = client.move_aside(rse, page)
         places = {one["path"]: one["moved_to"] for one in chosen}
         moved = [path for path, place in places.items() if _move(protocol, path, place, result)]
         not_moved = sorted(places.keys() - set(moved))

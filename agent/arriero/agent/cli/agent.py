@@ -1,18 +1,17 @@
 """``arriero agent``: the long-running process of a site."""
 
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import click
 import structlog
 
 from arriero.agent.cli.session import Session, pass_session
+from arriero.agent.cli.signals import until_told
 
 log = structlog.get_logger(__name__)
 
@@ -34,10 +33,10 @@ def command() -> None:
 )
 @click.option(
     "--batch",
-    default=500,
+    default=2000,
     show_default=True,
-    type=click.IntRange(1, 1000),
-    help="Most arrivals claimed at once.",
+    type=click.IntRange(1, 10_000),
+    help="Most files in one transaction of the Butler.",
 )
 @click.option(
     "--threads",
@@ -65,11 +64,13 @@ def command() -> None:
     type=click.FloatRange(min=1),
     help="How long a claim is held without a heartbeat, seconds.",
 )
+@click.option("--fail-fast", is_flag=True, help="End when a file cannot be ingested, instead of going on.")
 @pass_session
 def run(
     session: Session,
     *,
     butler: str | None,
+    fail_fast: bool,
     mover: bool,
     batch: int,
     threads: int,
@@ -85,17 +86,21 @@ def run(
     """
     if butler is None and not mover:
         raise click.UsageError("nothing to do: name a --butler, or say --mover, or both")
-    stop = threading.Event()
-
-    def _stop(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    stop = until_told()
     name = f"{socket.gethostname()}/{os.getpid()}"
     works: list[Work] = []
     if butler is not None:
-        works.append(partial(_ingest, session, name=name, butler=butler, batch=batch, lease_s=lease_s))
+        works.append(
+            partial(
+                _ingest,
+                session,
+                name=name,
+                butler=butler,
+                batch=batch,
+                lease_s=lease_s,
+                fail_fast=fail_fast,
+            )
+        )
     if mover:
         works.append(
             _mover(session, name=name, rses=rses, threads=threads, credentials=credentials, lease_s=lease_s)
@@ -128,17 +133,38 @@ def _mover(
 
 
 def _ingest(
-    session: Session, stop: threading.Event, *, name: str, butler: str, batch: int, lease_s: float
+    session: Session,
+    stop: threading.Event,
+    *,
+    name: str,
+    butler: str,
+    batch: int,
+    lease_s: float,
+    fail_fast: bool,
 ) -> None:
     from arriero.agent.arrivals import IngestWorker
+    from arriero.agent.butler_contents import ButlerContents
     from arriero.agent.ingest.butler_writer import ButlerWriter
+    from arriero.agent.wake import Waker
 
     known = session.client.butler(butler)
     writer = ButlerWriter(known.uri, known.instruments, transfer=known.transfer)
+    waker = Waker(session.client, butler, partial(ButlerContents, known.uri))
     try:
         log.info("agent started", butler=butler, repository=known.uri, worker=name)
-        IngestWorker(session.client, writer, butler, name, batch=batch, lease_s=lease_s).run(stop)
+        worker = IngestWorker(
+            session.client,
+            writer,
+            butler,
+            name,
+            batch=batch,
+            lease_s=lease_s,
+            waker=waker,
+            fail_fast=fail_fast,
+        )
+        worker.run(stop)
     finally:
+        waker.close()
         writer.close()
 
 

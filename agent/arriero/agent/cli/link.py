@@ -22,6 +22,7 @@ _COLUMNS = [
     Column("duration_s", "A COPY TAKES", Kind.SECONDS),
     Column("good", "SUCCESS"),
     Column("mode"),
+    Column("can"),
     Column("decided_at", "DECIDED", Kind.TIME),
     Column("decision"),
     Column("failed_at", "LAST FAILURE", Kind.TIME),
@@ -72,6 +73,7 @@ def _row(one: "LinkInfo") -> dict[str, Any]:
         "limit": "" if tightest is None else f"{tightest.under_way}/{tightest.max_transfers}",
         "rate": "" if one.throughput is None else f"{human_bytes(one.throughput)}/s",
         "good": "" if one.success is None else f"{one.success:.0%}",
+        "can": ", ".join(one.ways),
         "in_the_way": "; ".join(one.in_the_way),
     }
 

@@ -29,6 +29,10 @@ COMMANDS = {
     "subscription": LazyCommand(f"{_HERE}.subscription", "Standing rules for data that is to come."),
     "butler": LazyCommand(f"{_HERE}.butler", "Butler repositories and what belongs in them."),
     "arrival": LazyCommand(f"{_HERE}.arrival", "Files on their way into a Butler."),
+    "watch": LazyCommand(f"{_HERE}.watch", "What arrives at an RSE without a rule, registered."),
+    "reconcile": LazyCommand(
+        f"{_HERE}.reconcile", "A Butler, its ledger and its storages held against each other."
+    ),
     "trace": LazyCommand(f"{_HERE}.trace", "The whole way of one file."),
     "audit": LazyCommand(f"{_HERE}.audit", "Storages held against the catalogue: missing, dark, wrong."),
     "doctor": LazyCommand(f"{_HERE}.doctor", "Whether the catalogue is whole, and mending it."),
@@ -39,6 +43,7 @@ COMMANDS = {
     "completion": LazyCommand(f"{_HERE}.completion", "Completion for your shell."),
     "up": LazyCommand(f"{_HERE}.up", "Run everything on this machine."),
     "serve": LazyCommand(f"{_HERE}.serve", "Run the registry service."),
+    "event": LazyCommand(f"{_HERE}.event", "What has happened, carried to a broker."),
     "agent": LazyCommand(f"{_HERE}.agent", "Run a site's agent: ingest, mover."),
     "admin": LazyCommand(f"{_HERE}.admin", "Prepare and check the database."),
 }

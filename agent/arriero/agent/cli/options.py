@@ -1,10 +1,14 @@
 """Option and argument types that several commands share."""
 
 from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
 from typing_extensions import override
+
+from arriero.agent.cli.files import read_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -76,6 +80,16 @@ class JsonType(click.ParamType[T]):
         return decoded
 
 
+def all_of(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Make several options one decorator; help shows them in this order."""
+
+    def decorate(function: F) -> F:
+        decorated: F = reduce(lambda done, option: option(done), reversed(options), function)
+        return decorated
+
+    return decorate
+
+
 DID = DidType()
 JSON: JsonType[dict[str, Any]] = JsonType(dict, "object")
 JSON_LIST: JsonType[list[Any]] = JsonType(list, "list")
@@ -91,3 +105,19 @@ def dry_run_option(function: F) -> F:
     return click.option("-n", "--dry-run", is_flag=True, help="Show what would be done, and do nothing.")(
         function
     )
+
+
+def _read_settings(_ctx: click.Context, _param: click.Parameter, path: Path | None) -> dict[str, Any]:
+    return {} if path is None else read_settings(path)
+
+
+BROKER = click.option(
+    "--broker", "brokers", multiple=True, required=True, metavar="HOST:PORT", help="May be repeated."
+)
+BROKER_SETTINGS = click.option(
+    "--settings",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    callback=_read_settings,
+    help="YAML with librdkafka's settings: security.protocol, sasl.password ...",
+)
+"""Of commands that talk to Kafka; the command gets what is in the file."""

@@ -9,7 +9,7 @@ from arriero.agent.cli.output import Column, Format, Kind
 from arriero.agent.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from arriero.registry.operations import RseHealth
+    from arriero.registry.operations import RseHealth, StorageAbilities
 
 _OPERATIONS = ("read", "write", "delete")
 
@@ -25,6 +25,7 @@ _COLUMNS = [
     Column("code"),
     Column("reason"),
     Column("closed"),
+    Column("can"),
 ]
 
 
@@ -119,7 +120,23 @@ def _row(one: "RseHealth") -> dict[str, Any]:
         + (f": {pause.reason}" if pause.reason else "")
         for pause in one.pauses
     )
-    return {**one.model_dump(mode="json"), "closed": "; ".join(said)}
+    return {
+        **one.model_dump(mode="json"),
+        "closed": "; ".join(said),
+        "can": "; ".join(map(_abilities, one.abilities)),
+    }
+
+
+def _abilities(one: "StorageAbilities") -> str:
+    able = (
+        ("pull", one.third_party_pull),
+        ("push", one.third_party_push),
+        ("move", one.move),
+        ("ranges", one.ranges),
+        ("list", one.list_directory),
+    )
+    can = [word for word, is_able in able if is_able] + sorted(one.digest_algorithms)
+    return f"{one.server or one.origin}: {', '.join(can) or 'nothing more'} ({one.probed_at:%Y-%m-%d %H:%M})"
 
 
 @click.command("retry")

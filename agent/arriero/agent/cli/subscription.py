@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from arriero.agent.cli.options import DID, JSON, JSON_LIST, DidName
+from arriero.agent.cli.options import DID, JSON, JSON_LIST, DidName, all_of
 from arriero.agent.cli.output import Column, Kind
 from arriero.agent.cli.session import Session, pass_session
 
@@ -45,45 +45,32 @@ _WAITING_COLUMNS = [
 
 def _settings(*, required: bool) -> Callable[[F], F]:
     """Options that both adding and updating have."""
-
-    def decorate(function: F) -> F:
-        for option in reversed(
-            [
-                click.option(
-                    "--filter", "did_filter", type=JSON, required=required, help="Which DIDs: a JSON object."
-                ),
-                click.option(
-                    "--rule",
-                    "templates",
-                    type=JSON_LIST,
-                    required=required,
-                    metavar="JSON",
-                    help="Which rules they get: a JSON list.",
-                ),
-                click.option("--comment", help="Why it is there."),
-                click.option(
-                    "--lifetime", type=click.FloatRange(min=0), metavar="DAYS", help="Until it rests."
-                ),
-                click.option("--account", help="Whose it is [default: yours]."),
-                click.option("--priority", type=click.IntRange(0, 9), help="0 first, 9 last [default: 3]."),
-                click.option(
-                    "--retroactive",
-                    is_flag=True,
-                    default=None,
-                    help="Look at everything that there is, once.",
-                ),
-                click.option(
-                    "--dry-run/--no-dry-run",
-                    "-n",
-                    default=None,
-                    help="Only tell what it would do, in events and in its reason.",
-                ),
-            ]
-        ):
-            function = option(function)
-        return function
-
-    return decorate
+    return all_of(
+        click.option(
+            "--filter", "did_filter", type=JSON, required=required, help="Which DIDs: a JSON object."
+        ),
+        click.option(
+            "--rule",
+            "templates",
+            type=JSON_LIST,
+            required=required,
+            metavar="JSON",
+            help="Which rules they get: a JSON list.",
+        ),
+        click.option("--comment", help="Why it is there."),
+        click.option("--lifetime", type=click.FloatRange(min=0), metavar="DAYS", help="Until it rests."),
+        click.option("--account", help="Whose it is [default: yours]."),
+        click.option("--priority", type=click.IntRange(0, 9), help="0 first, 9 last [default: 3]."),
+        click.option(
+            "--retroactive", is_flag=True, default=None, help="Look at everything that there is, once."
+        ),
+        click.option(
+            "--dry-run/--no-dry-run",
+            "-n",
+            default=None,
+            help="Only tell what it would do, in events and in its reason.",
+        ),
+    )
 
 
 def _account(session: Session, account: str | None) -> str:

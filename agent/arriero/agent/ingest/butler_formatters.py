@@ -6,9 +6,11 @@ code creates names the formatter below for its storage class; an existing reposi
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from astropy.io import fits
+from astropy.nddata import CCDData
 from lsst.daf.butler import FormatterV2
 from lsst.resources import ResourcePath
 from typing_extensions import override
@@ -30,3 +32,66 @@ class AstropyFitsFormatter(FormatterV2):  # type: ignore[misc]
     @override
     def write_local_file(self, in_memory_dataset: Any, uri: ResourcePath) -> None:
         in_memory_dataset.writeto(uri.ospath, overwrite=True)
+
+
+class DetectorFitsFormatter(AstropyFitsFormatter):
+    """The primary HDU and the extension of one detector, out of a file that holds a dataset for each."""
+
+    keyword = "CCDNUM"
+
+    def wanted(self) -> str | int:
+        """Return what the keyword says of the detector."""
+        return int(self.data_id["detector"])
+
+    @override
+    def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> Any:
+        wanted = self.wanted()
+        with fits.open(path, memmap=False) as hdus:
+            found = [hdu for hdu in hdus[1:] if hdu.header.get(self.keyword) == wanted]
+            if not found:
+                raise LookupError(f"{path} has no extension whose {self.keyword} is {wanted}")
+            return fits.HDUList([hdu.copy() for hdu in (hdus[0], *found)])
+
+
+class NamedDetectorFitsFormatter(DetectorFitsFormatter):
+    """The same of a file whose extensions are called after the detectors: ``ccd07``."""
+
+    keyword = "EXTNAME"
+
+    @override
+    def wanted(self) -> str | int:
+        return f"ccd{self.data_id['detector']:02d}"
+
+
+class CcdDataFormatter(FormatterV2):  # type: ignore[misc]
+    """The image and its header as `astropy.nddata.CCDData`, which has a unit: that of BUNIT, else counts."""
+
+    default_extension = ".fits"
+    supported_extensions = AstropyFitsFormatter.supported_extensions
+    can_read_from_local_file = True
+
+    @override
+    def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> Any:
+        with fits.open(path, memmap=False) as hdus:
+            image = next(hdu for hdu in hdus if hdu.data is not None)
+            unit = image.header.get("BUNIT", "adu")
+            return CCDData(image.data.copy(), unit=unit, meta=dict(image.header))
+
+    @override
+    def write_local_file(self, in_memory_dataset: Any, uri: ResourcePath) -> None:
+        in_memory_dataset.write(uri.ospath, overwrite=True)
+
+
+class NotInstalledFormatter(FormatterV2):  # type: ignore[misc]
+    """Stands for a formatter whose package is not installed: files are registered under its name, not read."""
+
+    @override
+    def validate_write_recipes(self, recipes: Any) -> Any:
+        return recipes
+
+
+@cache
+def placeholder(name: str) -> type:
+    """Return a class that the Butler records as the formatter `name`, for whoever has that installed."""
+    module, _, qualified = name.rpartition(".")
+    return type(qualified, (NotInstalledFormatter,), {"__module__": module, "__qualname__": qualified})

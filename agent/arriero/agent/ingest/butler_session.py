@@ -1,18 +1,16 @@
 """One open Butler: what it has, what it needs first, and one transaction that writes a batch.
 
-Why it exists: the writer decides what to do with a batch and its failures; this knows how a description becomes
-a reference and dimension records, and puts both into the Butler in one transaction without asking the storage.
+Why it exists: the writer decides what to do with a batch and its failures; this knows how a draft becomes
+references and dimension records, and puts both into the Butler in one transaction without asking the storage.
 It does not retry and does not split.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+import structlog
 from lsst.daf.butler import (
     Butler,
     DataCoordinate,
@@ -20,53 +18,43 @@ from lsst.daf.butler import (
     DatasetRef,
     DatasetType,
     FileDataset,
-    Timespan,
 )
 from lsst.resources import ResourcePath
 from lsst.utils import doImportType
 
 from arriero.agent.ingest import butler_private as private
+from arriero.agent.ingest.butler_candidates import Candidate, Placed, Prepared, RecordsDiffer
+from arriero.agent.ingest.butler_collections import associate, register_collections
 from arriero.agent.ingest.butler_errors import BUTLER_ERRORS, Failure, classify, sentence
-from arriero.agent.ingest.butler_repository import open_repository, register_dataset_type
-from arriero.agent.ingest.errors import ButlerUnavailable, UnsuitableRepository
-from arriero.agent.ingest.instrument import Description, InstrumentMap, Record
-from arriero.agent.ingest.models import ArrivalFile
-from arriero.agent.ingest.transforms import TaiSpan, Value
+from arriero.agent.ingest.butler_expansion import Expander
+from arriero.agent.ingest.butler_formatters import placeholder
+from arriero.agent.ingest.butler_records import (
+    RecordKey,
+    RecordKeys,
+    decoded,
+    different_records,
+    found_records,
+    insert_records,
+    made_records,
+)
+from arriero.agent.ingest.butler_repository import open_repository, registered_type
+from arriero.agent.ingest.butler_visits import VisitDefiner
+from arriero.agent.ingest.butler_whole import whole_exposures
+from arriero.agent.ingest.drafts import Artifact, Columns, Dataset, Draft, TypeOfDataset
+from arriero.agent.ingest.errors import BadDescription, ButlerUnavailable, UnsuitableRepository
+from arriero.agent.ingest.file_map import FileMap
+from arriero.agent.ingest.instrument import InstrumentMap
 
-QUERY_CHUNK = 1000
-"""Keys per query; each is a bound parameter or a literal, of which databases take tens of thousands."""
+log = structlog.get_logger(__name__)
 
-RecordKey = tuple[str, str, str | int]
-"""Element, instrument, value of the element's own key."""
+MOST_KNOWN = 200_000
+"""Keys of records that are remembered as there; some 40 MB."""
 
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A file that is ready to be written."""
-
-    file: ArrivalFile
-    path: ResourcePath
-    ref: DatasetRef
-    description: Description
-    records: Mapping[RecordKey, Record]
-
-
-class RecordsDiffer(Exception):
-    """The repository has other dimension records than the batch would insert."""
-
-    def __init__(self, differences: Mapping[RecordKey, str]) -> None:
-        super().__init__(f"{len(differences)} dimension records differ")
-        self.differences = differences
+MOST_AGREED = 5_000
+"""Records of which the values are remembered too; some 10 MB."""
 
 
-@dataclass
-class _Registered:
-    """What a repository has registered for one instrument."""
-
-    dataset_type: DatasetType
-    formatter: type | None
-    detectors: set[int] = field(default_factory=set)
-    physical_filters: set[str] = field(default_factory=set)
+_Keyed = tuple[Mapping[RecordKey, Columns], tuple[RecordKey, ...]]
 
 
 class Session:
@@ -90,7 +78,13 @@ class Session:
     def __init__(self, repository: str, transfer: str) -> None:
         self._repository = repository
         self._transfer = transfer
-        self._registered: dict[str, _Registered] = {}
+        self._types: dict[TypeOfDataset, DatasetType] = {}
+        self._formatters: dict[tuple[str, str | None], type | None] = {}
+        self._runs: set[str] = set()
+        # Records that the repository had with the same values: the next file of the exposure need not ask again.
+        self._agreed: dict[RecordKey, Columns] = {}
+        self._required: set[str] = set()
+        self._visits: dict[str, VisitDefiner] = {}
         try:
             self._butler = open_repository(repository, writeable=True)
         except BUTLER_ERRORS as error:
@@ -99,9 +93,15 @@ class Session:
             raise UnsuitableRepository(repository, sentence(error)) from error
         try:
             private.trust(self._butler)
+            self._expander = Expander(self._butler)
         except TypeError as error:
             self.close()
             raise UnsuitableRepository(repository, str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+        self._known = set(self._expander.fixed)
+        self.keys = RecordKeys(self._butler.dimensions)
 
     @property
     def butler(self) -> Butler:
@@ -112,198 +112,228 @@ class Session:
         """Let go of the database."""
         self._butler.close()
 
-    def missing(self, descriptions: Iterable[Description]) -> list[str | None]:
-        """Return, for each description, the prerequisite that the repository lacks, or None.
+    def require(self, instrument: InstrumentMap, files: FileMap) -> None:
+        """Check that the repository's universe is the one that a declaration is written for.
 
-        What is lacking is looked up once more per call: an operator may just have registered it.
+        Raises
+        ------
+        UnsuitableRepository
+            If it is another.
         """
-        looked_up: set[str] = set()
-        return [self._missing(description, looked_up) for description in descriptions]
-
-    def _missing(self, description: Description, looked_up: set[str]) -> str | None:
-        instrument = description.instrument
-        name = instrument.name
-        lacks = self._lacks(description)
-        if lacks is not None and name not in looked_up:
-            looked_up.add(name)
-            self._look_up(instrument)
-            lacks = self._lacks(description)
-        return lacks
-
-    def _lacks(self, description: Description) -> str | None:
-        name = description.instrument.name
-        registered = self._registered.get(name)
-        if registered is None:
-            return f"instrument={name}"
-        if description.data_id["detector"] not in registered.detectors:
-            return f"instrument={name},detector={description.data_id['detector']}"
-        for record in description.records.values():
-            physical_filter = record.get("physical_filter")
-            if physical_filter is not None and physical_filter not in registered.physical_filters:
-                return f"instrument={name},physical_filter={physical_filter}"
-        return None
-
-    def _look_up(self, instrument: InstrumentMap) -> None:
-        def known(element: str, **data_id: str) -> list[Any]:
-            found = self._butler.query_dimension_records(element, data_id=data_id, explain=False, limit=None)
-            return list(found)
-
-        name = instrument.name
-        if name not in {record.name for record in known("instrument")}:
+        if files.file_name in self._required:
             return
-        registered = self._registered.get(name)
-        if registered is None:
-            self._require_columns(instrument)
-            dataset_type = register_dataset_type(self._butler, instrument)
-            registered = _Registered(dataset_type, self._formatter(instrument, dataset_type))
-            self._registered[name] = registered
-        registered.detectors = {record.id for record in known("detector", instrument=name)}
-        registered.physical_filters = {record.name for record in known("physical_filter", instrument=name)}
-
-    def _require_columns(self, instrument: InstrumentMap) -> None:
         universe = self._butler.dimensions
         if universe.namespace != instrument.universe.namespace:
             cause = f"its universe is {universe.namespace}, the map of {instrument.name} is for another"
             raise UnsuitableRepository(self._repository, cause)
-        for element, columns in instrument.records.items():
+        for element, columns in files.records.items():
             known = set(universe[element].RecordClass.fields.names) if element in universe else set()
             if unknown := set(columns) - known:
                 cause = f"its universe {universe.version} has no {element}.{', '.join(sorted(unknown))}"
                 raise UnsuitableRepository(self._repository, cause)
+        self._required.add(files.file_name)
 
-    def _formatter(self, instrument: InstrumentMap, dataset_type: DatasetType) -> type | None:
-        """Return the formatter for the storage class that the repository has; None leaves it to the Butler."""
-        name = instrument.dataset_type.formatters.get(dataset_type.storageClass_name)
-        if name is None:
-            return None
-        try:
-            formatter: type = doImportType(name)
-        except ImportError as error:
-            cause = f"{dataset_type.storageClass_name} needs {name}. Install the observatory's package."
-            raise UnsuitableRepository(self._repository, cause) from error
-        return formatter
+    def prepare(self, drafts: Sequence[Draft]) -> list[Prepared | BadDescription]:
+        """Return drafts with the keys of what they bring and need, or why they cannot be used."""
+        # The files of an exposure share one mapping of records.
+        shared: dict[int, _Keyed] = {}
+        prepared: list[Prepared | BadDescription] = []
+        for draft in drafts:
+            try:
+                keyed = shared.get(id(draft.records)) or shared.setdefault(
+                    id(draft.records), self._keyed(draft)
+                )
+                needs = dict.fromkeys(
+                    key
+                    for artifact in draft.artifacts
+                    for dataset in artifact.datasets
+                    for key in self.keys.of_data_id(dataset.type.dimensions, dataset.data_id)
+                    if key not in keyed[0]
+                )
+                needs.update(dict.fromkeys(keyed[1]))
+                prepared.append(Prepared(draft, keyed[0], tuple(needs)))
+            except (LookupError, TypeError, ValueError) as error:
+                cause = f"it does not suit this universe ({sentence(error)})"
+                prepared.append(BadDescription(draft.file.name, cause))
+        return prepared
 
-    def candidate(self, file: ArrivalFile, description: Description) -> Candidate:
-        """Return a file made ready; its prerequisites must be there.
+    def _keyed(self, draft: Draft) -> _Keyed:
+        universe = self._butler.dimensions
+        keyed: dict[RecordKey, Columns] = {}
+        for element, records in draft.records.items():
+            if self.keys.has_table(element):
+                for record in records:
+                    columns = record if draft.strict else decoded(universe, element, record)
+                    keyed[self.keys.own(element, columns)] = columns
+        needs = dict.fromkeys(
+            key
+            for (element, _), columns in keyed.items()
+            for key in self.keys.needs(element, columns)
+            if key not in keyed
+        )
+        return keyed, tuple(needs)
+
+    def missing(self, prepared: Sequence[Prepared]) -> list[str | None]:
+        """Return, for each, the prerequisite that neither the repository has nor another of them brings.
+
+        What is lacking is looked up once more per call: an operator may just have registered it.
+        """
+        if len(self._known) > MOST_KNOWN:
+            self._known = set(self._expander.fixed)
+        lacking = {key for one in prepared for key in one.needs} - self._known
+        if any(self._butler.dimensions[element].is_cached for element, _ in lacking):
+            # The Butler keeps instruments, detectors and filters, and does not see those that others register.
+            self._butler.registry.refresh()
+            self._expander.refresh()
+            self._known.update(self._expander.fixed)
+            lacking -= self._known
+        if lacking:
+            self._known.update(found_records(self._butler, lacking))
+        waits: list[str | None] = [None] * len(prepared)
+        while True:
+            # What a parked file would have brought is not there for the others either.
+            brought = {
+                key for one, parked in zip(prepared, waits, strict=True) if not parked for key in one.records
+            }
+            again = False
+            for place, one in enumerate(prepared):
+                if waits[place] is None and (
+                    lacks := next((k for k in one.needs if k not in self._known and k not in brought), None)
+                ):
+                    waits[place], again = self.keys.named(lacks), True
+            if not again:
+                return waits
+
+    def candidate(self, prepared: Prepared) -> Candidate:
+        """Return a draft made ready: its types, runs and collections are registered.
 
         Raises
         ------
         ValueError
-            If its URI is not absolute.
+            If a URI is not absolute, or the repository's dataset type has other dimensions.
         """
-        dataset_type = self._registered[description.instrument.name].dataset_type
-        dimensions = dataset_type.dimensions
-        values = tuple(description.data_id[dimension] for dimension in dimensions.required)
-        data_id = DataCoordinate.from_required_values(dimensions, values)
-        ref = DatasetRef(
-            dataset_type,
-            data_id,
-            run=description.instrument.dataset_type.run,
-            id_generation_mode=DatasetIdGenEnum.DATAID_TYPE_RUN,
-        )
-        path = ResourcePath(file.uri, forceAbsolute=False, forceDirectory=False)
+        draft = prepared.draft
+        if draft.collections is not None:
+            register_collections(self._butler, draft.collections)
+        placed = tuple(self._place(artifact) for artifact in draft.artifacts)
+        return Candidate(prepared, placed, placed[0].ids[0] if placed else None, _several(draft, placed))
+
+    def _place(self, artifact: Artifact) -> Placed:
+        path = ResourcePath(artifact.uri, forceAbsolute=False, forceDirectory=False)
         if not path.isabs():
-            raise ValueError(f"{file.uri} is not an absolute URI")
-        records = {
-            (element, str(record["instrument"]), _own_key(record)): record
-            for element, record in description.records.items()
-        }
-        return Candidate(file, path, ref, description, records)
+            raise ValueError(f"{artifact.uri} is not an absolute URI")
+        refs = tuple(map(self._ref, artifact.datasets))
+        formatter = self._formatter(artifact.formatters, refs[0].datasetType)
+        return Placed(path, str(path), refs, tuple(ref.id for ref in refs), formatter, artifact.bytes)
+
+    def _ref(self, dataset: Dataset) -> DatasetRef:
+        dataset_type = self._type(dataset.type)
+        dimensions = dataset_type.dimensions
+        values = tuple(dataset.data_id[dimension] for dimension in dimensions.required)
+        data_id = DataCoordinate.from_required_values(dimensions, values)
+        if dataset.run not in self._runs:
+            self._butler.collections.register(dataset.run)
+            self._runs.add(dataset.run)
+        mode = DatasetIdGenEnum.DATAID_TYPE_RUN
+        return DatasetRef(
+            dataset_type, data_id, run=dataset.run, id=dataset.id, id_generation_mode=mode, conform=False
+        )
+
+    def _type(self, wanted: TypeOfDataset) -> DatasetType:
+        known = self._types.get(wanted)
+        if known is not None:
+            return known
+        known = registered_type(self._butler, wanted)
+        if known.dimensions.required != self._butler.dimensions.conform(wanted.dimensions).required:
+            has = ", ".join(known.dimensions.required)
+            raise ValueError(
+                f"{wanted.name} has the dimensions {has} here, not {', '.join(wanted.dimensions)}"
+            )
+        self._types[wanted] = known
+        return known
+
+    def _formatter(self, formatters: Mapping[str, str], dataset_type: DatasetType) -> type | None:
+        """Return the formatter for the storage class that the repository has; None leaves it to the Butler."""
+        declared = formatters.get(dataset_type.storageClass_name)
+        name = declared or formatters.get("*")
+        key = (dataset_type.name, name)
+        if key not in self._formatters:
+            named = name or private.formatter_name(self._butler, dataset_type)
+            try:
+                formatter: type | None = None if named is None else doImportType(named)
+            except ImportError as error:
+                if declared is not None:
+                    cause = (
+                        f"{dataset_type.storageClass_name} needs {name}. Install the observatory's package."
+                    )
+                    raise UnsuitableRepository(self._repository, cause) from error
+                formatter = placeholder(str(named))
+            self._formatters[key] = formatter
+        return self._formatters[key]
+
+    def whole(self, instrument: InstrumentMap, detectors: Mapping[int, set[int]]) -> dict[int, int]:
+        """Return the exposures that are whole here (see `whole_exposures`)."""
+        return whole_exposures(self._butler, instrument, detectors)
+
+    def visits(self, instrument: InstrumentMap) -> VisitDefiner:
+        """Return what defines the visits of an instrument here."""
+        if instrument.name not in self._visits:
+            self._visits[instrument.name] = VisitDefiner(self._butler, instrument)
+        return self._visits[instrument.name]
 
     def stored(self, candidates: Sequence[Candidate]) -> dict[UUID, private.StoredFile]:
         """Return what the datastore has of the candidates' datasets, in one query per few thousand."""
-        return private.stored_files(self._butler, [candidate.ref for candidate in candidates])
+        return private.stored_files(self._butler, [ref for c in candidates for ref in c.refs])
 
-    def write(self, candidates: Sequence[Candidate]) -> None:
+    def write(self, candidates: Sequence[Candidate], *, new: bool) -> None:
         """Insert the records and ingest the files of a batch, all or nothing.
+
+        Parameters
+        ----------
+        new
+            Believe that the registry has none of the datasets; it is faster, and in conflict if one is there.
 
         Raises
         ------
         RecordsDiffer
             If the repository has other records; nothing was written.
         lsst.daf.butler.registry.ConflictingDefinitionError
-            If the datastore has one of them already (`stored` tells what).
+            If the datastore has one of them already (`stored` tells what), or the registry although they are `new`.
         """
-        records: dict[RecordKey, Record] = {}
+        own: dict[RecordKey, Columns] = {}
+        others: dict[RecordKey, Columns] = {}
         for candidate in candidates:
-            records.update(candidate.records)
+            (own if candidate.draft.strict else others).update(candidate.records)
+        others = {key: record for key, record in others.items() if key not in own}
+        made = made_records(self._butler.dimensions, {**others, **own})
+        placed = [p for c in candidates if not c.draft.is_zip for p in c.placed]
+        expanded = self._expander.expanded
         datasets = [
-            FileDataset(
-                candidate.path,
-                [candidate.ref],
-                formatter=self._registered[candidate.description.instrument.name].formatter,
-            )
-            for candidate in candidates
+            FileDataset(p.path, [expanded(ref, made) for ref in p.refs], formatter=p.formatter)
+            for p in placed
         ]
-        sizes = {str(candidate.path): candidate.file.bytes for candidate in candidates}
-        with private.known_sizes(sizes), self._butler.transaction():
-            self._insert(records)
-            if differences := self._differences(records):
+        sizes = {p.uri: p.bytes for p in placed if p.bytes is not None}
+        with private.known_sizes(sizes), private.all_new(new), self._butler.transaction():
+            there = insert_records(self._butler, made)
+            doubtful = {k: v for k, v in own.items() if k[0] in there and self._agreed.get(k) != v}
+            if differences := different_records(self._butler, doubtful):
                 raise RecordsDiffer(differences)
             # Not skip_existing: what another writer has put there meanwhile may be another file.
-            self._butler.ingest(*datasets, transfer=self._transfer)
-
-    def _insert(self, records: Mapping[RecordKey, Record]) -> None:
-        by_element: dict[str, list[Any]] = {}
-        universe = self._butler.dimensions
-        # Sorted, so that two writers take the same rows in the same order.
-        for key in sorted(records, key=lambda key: (key[1], str(key[2]))):
-            element = universe[key[0]]
-            by_element.setdefault(key[0], []).append(element.RecordClass(**_butler_values(records[key])))
-        for element in universe.sorted(by_element):
-            self._butler.registry.insertDimensionData(element, *by_element[element.name], skip_existing=True)
-
-    def _differences(self, records: Mapping[RecordKey, Record]) -> dict[RecordKey, str]:
-        """Compare with what the repository now has: an insert that skips hides what differs."""
-        differences: dict[RecordKey, str] = {}
-        groups: dict[tuple[str, str], list[RecordKey]] = {}
-        for key, record in records.items():
-            if len(record) > 2:  # more than its own key and the instrument's
-                groups.setdefault(key[:2], []).append(key)
-        for (element, instrument), keys in groups.items():
-            for start in range(0, len(keys), QUERY_CHUNK):
-                chunk = [key[2] for key in keys[start : start + QUERY_CHUNK]]
-                for found in self._butler.query_dimension_records(
-                    element,
-                    data_id={"instrument": instrument},
-                    where=f"{element} IN (:keys)",
-                    bind={"keys": chunk},
-                    explain=False,
-                    limit=None,
-                ):
-                    key = (element, instrument, found.dataId[element])
-                    if difference := _difference(records[key], found):
-                        differences[key] = difference
-        return differences
+            if datasets:
+                self._butler.ingest(*datasets, transfer=self._transfer)
+            for candidate in candidates:
+                if candidate.draft.is_zip:
+                    self._butler.ingest_zip(candidate.placed[0].path, transfer=self._transfer)
+                if candidate.draft.collections is not None:
+                    associate(self._butler, candidate.draft.collections, candidate.refs)
+        self._known.update(own, others)
+        if len(self._agreed) > MOST_AGREED:
+            self._agreed.clear()
+        self._agreed.update(own)
 
 
-def _own_key(record: Record) -> str | int:
-    key = record["id"] if "id" in record else record["name"]
-    if not isinstance(key, str | int):
-        raise TypeError(f"{key!r} is no key")
-    return key
-
-
-def _butler_values(record: Record) -> dict[str, Any]:
-    return {
-        column: private.timespan(value) if isinstance(value, TaiSpan) else value
-        for column, value in record.items()
-    }
-
-
-def _difference(record: Record, found: Any) -> str | None:
-    """Return the columns in which a repository's record is another, as a sentence; None if in none."""
-    different = []
-    for column, wanted in record.items():
-        has: Any = getattr(found, column)
-        if isinstance(has, Timespan):
-            has = private.tai_span(has)
-        if not _same(wanted, has):
-            different.append(f"{column} is {has!r}, the file says {wanted!r}")
-    return "; ".join(different) or None
-
-
-def _same(wanted: Value, has: Any) -> bool:
-    if isinstance(wanted, float) and isinstance(has, float | int):
-        return math.isclose(wanted, has, rel_tol=1e-9, abs_tol=1e-12)
-    return bool(wanted == has)
+def _several(draft: Draft, placed: Sequence[Placed]) -> tuple[UUID, ...]:
+    """Return the datasets that a file holds, where there are several; what it tells of other files is theirs."""
+    if len(placed) != 1 or len(placed[0].refs) < 2 or draft.artifacts[0].uri != draft.file.uri:
+        return ()
+    return placed[0].ids

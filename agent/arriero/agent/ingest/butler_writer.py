@@ -8,78 +8,46 @@ culprit stands alone. It gives one outcome per file and keeps no state that a re
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 import structlog
+from lsst.daf.butler import DatasetRef
 
+from arriero.agent.ingest.batch import Batch, record_name
+from arriero.agent.ingest.butler_candidates import Candidate, Placed, Prepared, RecordsDiffer
+from arriero.agent.ingest.butler_drafts import DraftReader
 from arriero.agent.ingest.butler_errors import BUTLER_ERRORS, Failure, classify, sentence
 from arriero.agent.ingest.butler_private import PATH_LENGTH, StoredFile
+from arriero.agent.ingest.butler_records import RecordKey
 from arriero.agent.ingest.butler_repository import repository_config
-from arriero.agent.ingest.butler_session import Candidate, RecordKey, RecordsDiffer, Session
-from arriero.agent.ingest.errors import (
-    ButlerRefusesAll,
-    ButlerUnavailable,
-    HeaderError,
-    IngestError,
-    MissingDimension,
-)
-from arriero.agent.ingest.instrument import Description, InstrumentMap, Record, load_instrument
-from arriero.agent.ingest.metadata import HeaderRequest, MetadataReader
+from arriero.agent.ingest.butler_session import Session
+from arriero.agent.ingest.completion import Completion
+from arriero.agent.ingest.drafts import Draft
+from arriero.agent.ingest.errors import ButlerRefusesAll, ButlerUnavailable, IngestError
+from arriero.agent.ingest.instrument import InstrumentMap, load_instrument
 from arriero.agent.ingest.models import ArrivalFile, Outcome
+from arriero.registry.arrival_words import CompleteExposure
+from arriero.registry.models import MOVE
 
 log = structlog.get_logger(__name__)
 
 IN_PLACE = "direct"
-TRANSFERS = frozenset({IN_PLACE, "copy", "link", "hardlink", "symlink", "relsymlink"})
-"""Modes that leave the replica to its owner. What the others store is the Butler's own, and a purge deletes it."""
+TRANSFERS = {
+    **{mode: mode for mode in (IN_PLACE, "copy", "link", "hardlink", "symlink", "relsymlink")},
+    MOVE: "copy",
+}
+"""Modes, and what the Butler is told: none takes a replica from its owner. Of `move`, the catalogue deletes it later."""
 
 CONFLICT_TRIES = 3
 """Tries of a batch that another writer may have got in the way of."""
-
-SYSTEMIC = 8
-"""Exposures of which a file is refused alone, with none accepted, after which the cause is not in the files."""
-
-Described = tuple[ArrivalFile, Description]
-
-
-class _Batch:
-    """The outcomes of one call, by the place of the file in it."""
-
-    def __init__(self, files: Sequence[ArrivalFile]) -> None:
-        self.files = files
-        self._outcomes: dict[tuple[int, int], Outcome] = {}
-        self._written = 0
-        self._refused: set[tuple[object, ...]] = set()
-
-    def add(self, outcome: Outcome) -> None:
-        self._outcomes[outcome.id, outcome.fence] = outcome
-
-    def fail(self, file: ArrivalFile, error: IngestError) -> None:
-        self.add(Outcome.failed(file, error.code, str(error), retryable=error.retryable))
-
-    def fail_rest(self, error: IngestError) -> None:
-        for file in self.files:
-            if (file.id, file.fence) not in self._outcomes:
-                self.fail(file, error)
-
-    def written(self, part: Sequence[Candidate]) -> None:
-        self._written += len(part)
-        for candidate in part:
-            self.add(Outcome.ingested(candidate.file, candidate.ref.id))
-
-    def refused(self, candidate: Candidate, reason: str) -> None:
-        self.add(Outcome.failed(candidate.file, "butler_refused", reason))
-        self._refused.add(tuple(candidate.records))
-        if not self._written and len(self._refused) >= SYSTEMIC:
-            raise ButlerRefusesAll(reason)
-
-    def outcomes(self) -> list[Outcome]:
-        return [self._outcomes[file.id, file.fence] for file in self.files]
 
 
 class ButlerWriter:
@@ -92,7 +60,7 @@ class ButlerWriter:
     instruments
         Maps, or names or paths of maps, of the instruments whose files may come.
     transfer
-        Butler transfer mode: ``direct`` (in place), or one that copies or links.
+        Transfer mode: ``direct`` (in place), or one of `TRANSFERS` that copies or links.
     threads
         Headers that are read at once.
 
@@ -124,8 +92,10 @@ class ButlerWriter:
             item if isinstance(item, InstrumentMap) else load_instrument(item) for item in instruments
         )
         self._transfer = transfer
-        self._reader = MetadataReader(threads=threads)
+        self._reader = DraftReader(self._instruments, threads=threads)
         self._session: Session | None = None
+        self._completion = Completion(self._repository, self._instruments)
+        self._looks_up = False
         self.transactions = 0
 
     def close(self) -> None:
@@ -154,13 +124,18 @@ class ButlerWriter:
         """
         if not files:
             return []
-        batch = _Batch(files)
+        with _collector_paused():
+            return self._ingest(files)
+
+    def _ingest(self, files: Sequence[ArrivalFile]) -> list[Outcome]:
+        batch = Batch(files, self._named)
         try:
             session = self._open()
-            described = self._describe(batch)
-            candidates = self._ready(session, batch, described)
-            for part in self._without_known(session, batch, candidates):
-                self._write(session, batch, part, CONFLICT_TRIES)
+            candidates, later = self._ready(session, batch, self._drafts(session, batch))
+            for round_ in (candidates, later):
+                for part in self._lacking(session, batch, round_):
+                    self._write(session, batch, part, CONFLICT_TRIES)
+            self._completion.look(session, batch)
         except (ButlerUnavailable, ButlerRefusesAll) as error:
             log.warning("batch given up", repository=self._repository, code=error.code, reason=str(error))
             self._drop_session()
@@ -193,9 +168,12 @@ class ButlerWriter:
             self._drop_session()
             raise ButlerUnavailable(self._repository, sentence(error)) from error
 
+    def _named(self, key: RecordKey) -> str:
+        return self._open().keys.named(key)
+
     def _open(self) -> Session:
         if self._session is None:
-            self._session = Session(self._repository, self._transfer)
+            self._session = Session(self._repository, TRANSFERS[self._transfer])
         return self._session
 
     def _drop_session(self) -> None:
@@ -203,110 +181,130 @@ class ButlerWriter:
             self._session.close()
             self._session = None
 
-    def _describe(self, batch: _Batch) -> list[Described]:
-        """Read the headers; whose header cannot be read or does not do gets its outcome here."""
-        wanted: list[tuple[ArrivalFile, InstrumentMap]] = []
-        for file in batch.files:
-            instrument = next((i for i in self._instruments if i.recognises(file.name)), None)
-            if instrument is None:
-                known = ", ".join(i.name for i in self._instruments) or "any: this Butler has no instrument"
-                reason = f"{file.name} is not named like a file of {known}. Narrow what this Butler takes."
-                batch.add(Outcome.failed(file, "unrecognised_file", reason))
-            else:
-                wanted.append((file, instrument))
-        requests = [HeaderRequest(file.uri, file.bytes, i.header_keys) for file, i in wanted]
-        described: list[Described] = []
-        for (file, instrument), header in zip(wanted, self._reader.read(requests), strict=True):
-            if isinstance(header, IngestError):
-                batch.fail(file, header)
-                continue
-            try:
-                described.append((file, instrument.describe(header)))
-            except MissingDimension as error:
-                batch.add(Outcome.parked(file, error.code, str(error), waits_for=error.waits_for))
-            except HeaderError as error:
-                batch.fail(file, error)
-        return described
+    def take_whole(self) -> list[CompleteExposure]:
+        """Return the exposures that have become whole since this was called last; one may be told twice."""
+        return self._completion.take()
 
-    def _ready(self, session: Session, batch: _Batch, described: Sequence[Described]) -> list[Candidate]:
-        """Make candidates; park what lacks a prerequisite, refuse what contradicts its neighbours."""
-        candidates: dict[UUID, Candidate] = {}
-        lacking = session.missing([description for _, description in described])
-        for (file, description), waits_for in zip(described, lacking, strict=True):
+    def _drafts(self, session: Session, batch: Batch) -> list[Draft]:
+        """Read what the files say; what cannot be used gets its outcome here."""
+        drafts = []
+        for file, draft in zip(batch.files, self._reader.read(session, batch.files), strict=True):
+            if isinstance(draft, IngestError):
+                batch.error(file, draft)
+            else:
+                drafts.append(draft)
+        return drafts
+
+    def _ready(
+        self, session: Session, batch: Batch, drafts: Sequence[Draft]
+    ) -> tuple[list[Candidate], list[Candidate]]:
+        """Make candidates; park what lacks a prerequisite, refuse what contradicts its neighbours.
+
+        The second list is what goes after the first: an export that tells of files which are here themselves.
+        """
+        usable: list[Prepared] = []
+        for draft, prepared in zip(drafts, session.prepare(drafts), strict=True):
+            if isinstance(prepared, Prepared):
+                usable.append(prepared)
+            else:
+                batch.fail(draft.file, prepared)
+        candidates: list[Candidate] = []
+        later: list[Candidate] = []
+        taken: dict[UUID, Candidate] = {}
+        for prepared, waits_for in zip(usable, session.missing(usable), strict=True):
+            file = prepared.draft.file
             if waits_for is not None:
-                reason = f"The repository has no {waits_for}. Register it; the file is then ingested."
-                batch.add(Outcome.parked(file, MissingDimension.code, reason, waits_for=waits_for))
+                batch.park(file, waits_for)
                 continue
             try:
-                candidate = session.candidate(file, description)
-            except (ValueError, LookupError) as error:
+                candidate = session.candidate(prepared)
+            except BUTLER_ERRORS as error:
+                if classify(error) is Failure.UNAVAILABLE:
+                    raise
                 batch.add(Outcome.failed(file, "bad_data_id", sentence(error)))
                 continue
-            if len(str(candidate.path)) > PATH_LENGTH:
-                reason = f"Its URI has {len(str(candidate.path))} characters, a Butler holds {PATH_LENGTH}."
-                batch.add(Outcome.failed(file, "uri_too_long", reason))
-            elif (other := candidates.setdefault(candidate.ref.id, candidate)) is not candidate:
-                reason = f"{other.file.uri} of this batch is the same {_data_id(candidate)}."
-                batch.add(Outcome.failed(file, "duplicate_dataset", reason))
-        return self._agreeing(batch, list(candidates.values()))
+            if refusal := self._refusal(candidate, taken):
+                batch.add(Outcome.failed(file, *refusal))
+                continue
+            if any(id_ in taken for id_ in candidate.ids):
+                later.append(candidate)
+                continue
+            taken.update(dict.fromkeys(candidate.ids, candidate))
+            candidates.append(candidate)
+        return batch.agreeing(candidates), later
 
-    def _agreeing(self, batch: _Batch, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Keep the candidates whose records agree; of an exposure told in two ways, most files win."""
-        told: dict[RecordKey, list[tuple[Record, list[Candidate]]]] = {}
-        for candidate in candidates:
-            for key, record in candidate.records.items():
-                versions = told.setdefault(key, [])
-                for version, tellers in versions:
-                    if version is record or version == record:
-                        tellers.append(candidate)
-                        break
-                else:
-                    versions.append((record, [candidate]))
-        outvoted: dict[UUID, str] = {}
-        for key, versions in told.items():
-            if len(versions) > 1:
-                winner, _ = max(versions, key=lambda version: len(version[1]))
-                for version, tellers in versions:
-                    columns = ", ".join(c for c in winner if version[c] != winner[c])
-                    if version is not winner:
-                        outvoted.update({teller.ref.id: f"{_named(key)}: {columns}" for teller in tellers})
-        for candidate in candidates:
-            if candidate.ref.id in outvoted:
-                reason = f"Its header differs from its neighbours' in {outvoted[candidate.ref.id]}."
-                batch.add(Outcome.failed(candidate.file, "conflicting_record", reason))
-        return [candidate for candidate in candidates if candidate.ref.id not in outvoted]
-
-    def _without_known(
-        self, session: Session, batch: _Batch, candidates: list[Candidate]
-    ) -> list[list[Candidate]]:
-        """Settle what the datastore has already; return the rest as at most one part."""
-        stored = session.stored(candidates) if candidates else {}
-        rest = []
-        for candidate in candidates:
-            known = stored.get(candidate.ref.id)
-            if known is None:
-                rest.append(candidate)
-            elif difference := self._replaced(candidate, known):
-                batch.add(Outcome.failed(candidate.file, "replaced_file", difference))
-            else:
-                batch.add(Outcome.ingested(candidate.file, candidate.ref.id))
-        rest.sort(key=lambda candidate: str(candidate.ref.dataId.required_values))
-        return [rest] if rest else []
-
-    def _replaced(self, candidate: Candidate, known: StoredFile) -> str | None:
-        """Return how a known dataset's file is another than the candidate, None if it is the same."""
-        name = _data_id(candidate)
-        if self._transfer == IN_PLACE and known.path != str(candidate.path):
-            return f"The repository has {name} at {known.path}, not at {candidate.path}. Decide which one counts."
-        if known.bytes not in (-1, candidate.file.bytes):
-            return f"The repository has {name} with {known.bytes} bytes, the file has {candidate.file.bytes}."
+    def _refusal(self, candidate: Candidate, taken: Mapping[UUID, Candidate]) -> tuple[str, str] | None:
+        """Return code and reason if a file cannot be in the batch, None if it can."""
+        for placed in candidate.placed:
+            if len(placed.uri) > PATH_LENGTH:
+                return (
+                    "uri_too_long",
+                    f"Its URI has {len(placed.uri)} characters, a Butler holds {PATH_LENGTH}.",
+                )
+            for ref, id_ in zip(placed.refs, placed.ids, strict=True):
+                other = taken.get(id_)
+                if other and not any(p.uri == placed.uri for p in other.placed if ref in p.refs):
+                    return "duplicate_dataset", f"{other.file.uri} of this batch is the same {_data_id(ref)}."
         return None
 
-    def _write(self, session: Session, batch: _Batch, part: list[Candidate], tries: int) -> None:
+    def _lacking(self, session: Session, batch: Batch, candidates: list[Candidate]) -> list[list[Candidate]]:
+        """Return as at most one part what the repository may lack.
+
+        What comes for the first time it seldom has: the transaction finds out, and the next batch is looked up before.
+        """
+        if not candidates:
+            return []
+        if self._looks_up or any(c.file.attempt > 1 or not c.placed for c in candidates):
+            return self._without_known(session, batch, candidates)
+        return [sorted(candidates, key=_place_in_transaction)]
+
+    def _without_known(
+        self, session: Session, batch: Batch, candidates: list[Candidate]
+    ) -> list[list[Candidate]]:
+        """Settle what the datastore has already; return the rest as at most one part."""
+        stored = session.stored(candidates)
+        self._looks_up = bool(stored)
+        rest = []
+        for candidate in candidates:
+            lacking, difference = self._compared(candidate, stored)
+            if difference is not None:
+                batch.add(Outcome.failed(candidate.file, "replaced_file", difference))
+            elif lacking or not candidate.placed or candidate.draft.collections is not None:
+                rest.append(replace(candidate, placed=lacking))
+            else:
+                batch.ingested(candidate)
+        rest.sort(key=_place_in_transaction)
+        return [rest] if rest else []
+
+    def _compared(
+        self, candidate: Candidate, stored: Mapping[UUID, StoredFile]
+    ) -> tuple[tuple[Placed, ...], str | None]:
+        """Return the files that the repository lacks, and how one that it has is another."""
+        lacking = []
+        for placed in candidate.placed:
+            if any(id_ not in stored for id_ in placed.ids):
+                lacking.append(placed)
+            for ref, id_ in zip(placed.refs, placed.ids, strict=True):
+                known = stored.get(id_)
+                if known and (difference := self._replaced(placed, ref, known, candidate.draft.is_zip)):
+                    return (), difference
+        return tuple(lacking), None
+
+    def _replaced(self, placed: Placed, ref: DatasetRef, known: StoredFile, is_zip: bool) -> str | None:
+        """Return how a known dataset's file is another than the candidate's, None if it is the same."""
+        name, path = _data_id(ref), placed.uri
+        has = known.path.partition("#")[0] if is_zip else known.path
+        if self._transfer == IN_PLACE and has != path:
+            return f"The repository has {name} at {has}, not at {path}. Decide which one counts."
+        if placed.bytes is not None and known.bytes not in (-1, placed.bytes):
+            return f"The repository has {name} with {known.bytes} bytes, the file has {placed.bytes}."
+        return None
+
+    def _write(self, session: Session, batch: Batch, part: list[Candidate], tries: int) -> None:
         """Write a part in one transaction; if it is refused, its halves, down to the file that is to blame."""
         self.transactions += 1
         try:
-            session.write(part)
+            session.write(part, new=tries == CONFLICT_TRIES)
         except RecordsDiffer as differ:
             rest = self._without_differing(batch, part, differ)
             if rest:
@@ -322,7 +320,12 @@ class ButlerWriter:
                 for rest in self._without_known(session, batch, part):
                     self._write(session, batch, rest, tries - 1)
             elif len(part) == 1:
-                batch.refused(part[0], sentence(error))
+                # Who was to bring what it needs may have been refused itself.
+                (waits_for,) = session.missing([part[0].prepared])
+                if waits_for is None:
+                    batch.refused(part[0], sentence(error))
+                else:
+                    batch.park(part[0].file, waits_for)
             else:
                 middle = len(part) // 2
                 # Halves are not retried before they are split: a lasting conflict costs log2(N), not 3 log2(N).
@@ -332,12 +335,14 @@ class ButlerWriter:
         batch.written(part)
 
     def _without_differing(
-        self, batch: _Batch, part: Sequence[Candidate], differ: RecordsDiffer
+        self, batch: Batch, part: Sequence[Candidate], differ: RecordsDiffer
     ) -> list[Candidate]:
         rest = []
         for candidate in part:
             said = [
-                f"{_named(k)}: {differ.differences[k]}" for k in candidate.records if k in differ.differences
+                f"{record_name(k)}: {differ.differences[k]}"
+                for k in candidate.records
+                if k in differ.differences
             ]
             if said:
                 reason = f"The repository has other records. {'. '.join(said)}."
@@ -347,9 +352,22 @@ class ButlerWriter:
         return rest
 
 
-def _data_id(candidate: Candidate) -> str:
-    return ",".join(f"{k}={v}" for k, v in candidate.description.data_id.items())
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Leave garbage cycles alone: a batch makes many objects that all live to its end, and each pass looks at all of them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
-def _named(key: RecordKey) -> str:
-    return f"{key[0]} {key[2]}"
+def _place_in_transaction(candidate: Candidate) -> tuple[int, str]:
+    first = next(iter(candidate.refs), None)
+    return candidate.draft.order, "" if first is None else str(first.dataId.required_values)
+
+
+def _data_id(ref: DatasetRef) -> str:
+    return ",".join(f"{k}={v}" for k, v in ref.dataId.required.items())

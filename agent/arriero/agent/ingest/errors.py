@@ -46,6 +46,37 @@ class MissingDimension(HeaderError):
         self.waits_for = waits_for
 
 
+class UnrecognisedFile(IngestError):
+    """Nothing tells what a file is."""
+
+    code = "unrecognised_file"
+
+    def __init__(self, name: str, cause: str) -> None:
+        super().__init__(f"{name} {cause}. Narrow what this Butler takes, or declare what it is.")
+        self.name = name
+
+
+class BadDescription(IngestError):
+    """What came with a file to describe it, or a file that describes others, cannot be used."""
+
+    code = "bad_description"
+
+    def __init__(self, name: str, cause: str) -> None:
+        super().__init__(f"{name}: {cause}. Correct it at its source, then: arriero arrival retry.")
+        self.name = name
+
+
+class WaitsFor(IngestError):
+    """A file that needs something which is not there yet, by its name."""
+
+    code = "missing_prerequisite"
+    retryable = True
+
+    def __init__(self, waits_for: str, cause: str) -> None:
+        super().__init__(f"{cause}. It is ingested when that is there.")
+        self.waits_for = waits_for
+
+
 class MalformedFits(IngestError):
     """A file is not FITS, or is cut short."""
 
@@ -106,6 +137,16 @@ class UnreadableUri(IngestError):
             "(arriero butler add --rse RSE=URI_PREFIX), or install what reads it."
         )
         self.uri = uri
+
+
+class FirstFailure(IngestError):
+    """The file at which an agent ends that was told to end at the first failure."""
+
+    code = "first_failure"
+
+    def __init__(self, name: str, cause: str) -> None:
+        super().__init__(f"Ended at the first failure, {name}: {cause}")
+        self.name = name
 
 
 class ButlerUnavailable(IngestError):

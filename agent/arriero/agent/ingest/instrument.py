@@ -1,57 +1,59 @@
-"""Instrument maps: what a raw's header means to a Butler, as validated YAML.
+"""Instruments by declaration: what the names and headers of an instrument's files mean to a Butler, as validated YAML.
 
-Why it exists: an instrument is data. A map names the instrument's records, the dataset type of its raws, and
-one rule per field from a closed vocabulary (`arriero.agent.ingest.transforms`); nothing in it is code. The
-module turns a header into a data ID and dimension records as plain values; it must not import the Butler
-nor read files other than maps.
+Why it exists: an instrument is data. A map names the instrument's records, its universe, what makes an exposure
+complete, and for each kind of file one rule per field from a closed vocabulary (`arriero.agent.ingest.rules`);
+nothing in it is code. It must not import the Butler nor read files other than maps.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from arriero.agent.ingest.errors import HeaderError, InstrumentMapError, MissingDimension
-from arriero.agent.ingest.transforms import AnyRule, Header, Value
+from arriero.agent.ingest.errors import InstrumentMapError
+from arriero.agent.ingest.file_map import DatasetTypeMap, Declared, Description, FileMap, Record
+from arriero.agent.ingest.transforms import Header
 
-RECENT = 2000
-"""Exposures whose records are kept: more than a batch has, a few MB at most."""
+__all__ = [
+    "DatasetTypeMap",
+    "Description",
+    "FileMap",
+    "InstrumentMap",
+    "Record",
+    "load_instrument",
+    "parse_instrument",
+]
 
-Record = Mapping[str, Value]
-_Shared = tuple[Mapping[str, str | int], Mapping[str, Record]]
 
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
-
-
-class Universe(_Model):
-    """The Butler's dimension universe that a map is written for."""
+class Universe(Declared):
+    """The Butler's dimension universe that a map is written for; `config` is the file that defines one of its own."""
 
     namespace: str
     version: int
+    config: str | None = None
 
 
-class InstrumentRecord(_Model):
-    """The metadata columns of the instrument's own record."""
+class InstrumentRecord(Declared):
+    """The metadata columns of the instrument's own record, as far as its universe has them."""
 
     class_name: str
-    visit_max: int
-    exposure_max: int
-    detector_max: int
-    visit_system: int
+    visit_max: int | None = None
+    exposure_max: int | None = None
+    detector_max: int | None = None
+    visit_system: int | None = None
 
 
-class Detector(_Model):
-    """One detector's record."""
+class Detector(Declared):
+    """One detector's record; a universe of its own may have other columns."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     id: int
     full_name: str
@@ -60,77 +62,118 @@ class Detector(_Model):
     purpose: str | None = None
 
 
-class DatasetTypeMap(_Model):
-    """The dataset type of the files; `formatters` is by the storage class that the repository has for it."""
+class Rafts(Declared):
+    """Detectors by rafts of equal sensors, numbered in their order."""
 
-    name: str
-    dimensions: tuple[str, ...]
-    run: str
-    storage_class: str
-    formatters: dict[str, str]
+    first_id: int
+    rafts: tuple[str, ...]
+    sensors: tuple[str, ...]
+    purpose: str
+
+    def detectors(self) -> list[dict[str, Any]]:
+        """Return the detectors' records."""
+        places = ((raft, sensor) for raft in self.rafts for sensor in self.sensors)
+        return [
+            {
+                "id": number,
+                "full_name": f"{raft}_{sensor}",
+                "raft": raft,
+                "name_in_raft": sensor,
+                "purpose": self.purpose,
+            }
+            for number, (raft, sensor) in enumerate(places, self.first_id)
+        ]
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What a header says about its file.
+class Visits(Declared):
+    """Which visits are defined, and where the detectors are in the focal plane.
 
     Attributes
     ----------
-    data_id
-        Dimension -> value, complete for the dataset type.
-    records
-        Element -> record, in the order in which they must be inserted.
+    systems
+        ``one-to-one`` (each exposure is a visit) and ``by-group`` (those of one group together).
+    observation_types
+        Of exposures that are visits; others are none.
+    at
+        ``whole``: when all `complete_detectors` of an exposure are there. ``first``: with its first file, for cameras
+        whose exposures have no fixed set of detectors, or come in one file; such visits have no regions.
+    detector_size_deg
+        Width and height of a detector on the sky, degrees.
+    detector_centres_deg
+        Centres of the detectors, degrees from the boresight at sky angle 0; a visit then has regions.
     """
 
-    instrument: InstrumentMap
-    data_id: Mapping[str, str | int]
-    records: Mapping[str, Record]
+    systems: tuple[Literal["one-to-one", "by-group"], ...] = Field(default=("one-to-one",), min_length=1)
+    observation_types: frozenset[str] = frozenset({"science"})
+    at: Literal["whole", "first"] = "whole"
+    detector_size_deg: tuple[float, float] | None = None
+    detector_centres_deg: dict[int, tuple[float, float]] = Field(default_factory=dict)
+
+    @property
+    def needs_whole(self) -> bool:
+        """Whether what is wanted cannot be had of an exposure that is not whole."""
+        return bool(self.detector_centres_deg) or "by-group" in self.systems
 
 
-class InstrumentMap(_Model):
-    """One instrument's YAML."""
+class InstrumentMap(FileMap):
+    """One instrument's YAML; its own `FileMap` part is about the raws.
+
+    Attributes
+    ----------
+    complete_detectors
+        Detectors that make an exposure complete.
+    registered
+        Further records to register with the instrument: element -> records, parents first.
+    companions
+        The instrument's other kinds of files.
+    storage_classes
+        Python types of storage classes that the Butler does not know by itself.
+    templates
+        File templates for what is copied into the datastore, by dataset type or ``default``.
+    """
 
     version: Literal[1]
     name: str
     universe: Universe
-    file_name: str
     instrument: InstrumentRecord
     detectors: tuple[Detector, ...]
-    complete_detectors: frozenset[int]
-    physical_filters: dict[str, str]
-    dataset_type: DatasetTypeMap
-    fields: dict[str, AnyRule]
-    detector_field: str
-    data_id: dict[str, str]
-    records: dict[str, dict[str, str]] = Field(min_length=1)
+    complete_detectors: frozenset[int] = frozenset()
+    physical_filters: dict[str, str] = Field(default_factory=dict)
+    registered: dict[str, tuple[dict[str, str | int | float | None], ...]] = Field(default_factory=dict)
+    companions: tuple[FileMap, ...] = ()
+    visits: Visits | None = None
+    storage_classes: dict[str, str] = Field(default_factory=dict)
+    templates: dict[str, str] = Field(default_factory=dict)
+    directory: str | None = None
+    """Where the map came from; a universe's file is beside it."""
 
-    @field_validator("file_name")
+    @model_validator(mode="before")
     @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return pattern
+    def _expanded(cls, content: Any) -> Any:
+        """Write out the detectors that are declared by rafts, and those of a purpose that make an exposure complete."""
+        if not isinstance(content, dict):
+            return content
+        content = dict(content)
+        detectors = list(content.get("detectors") or ())
+        for raw in content.pop("rafts", None) or ():
+            detectors += Rafts.model_validate(raw).detectors()
+        content["detectors"] = detectors
+        purpose = content.get("complete_detectors")
+        if isinstance(purpose, str):
+            of_purpose = [d for d in detectors if isinstance(d, dict) and d.get("purpose") == purpose]
+            content["complete_detectors"] = [d["id"] for d in of_purpose]
+        return content
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        made: set[str] = set()
-        for name, rule in self.fields.items():
-            if missing := set(rule.needs()) - made:
-                raise ValueError(f"field {name} needs {', '.join(sorted(missing))} to come before it")
-            made.add(name)
-        used = {self.detector_field, *self.data_id.values()}
-        used.update(field for columns in self.records.values() for field in columns.values())
-        if unknown := used - made:
-            raise ValueError(f"no field is called {', '.join(sorted(unknown))}")
+        if not self.records:
+            raise ValueError("records: an exposure of the raws has none")
         if len(self.detector_ids) != len(self.detectors):
             raise ValueError("two detectors have the same full_name")
+        if self.visits is not None and self.visits.needs_whole and self.visits.at == "first":
+            raise ValueError("visits: a region, or a group, needs exposures that are whole")
         if unknown_ids := self.complete_detectors - set(self.detector_ids.values()):
             raise ValueError(f"complete_detectors are not detectors: {sorted(unknown_ids)}")
-        given = {"instrument", "detector", *self.data_id}
-        if given != set(self.dataset_type.dimensions):
-            raise ValueError(f"the data ID has {sorted(given)}, not the dataset type's dimensions")
         return self
 
     @cached_property
@@ -139,106 +182,28 @@ class InstrumentMap(_Model):
         return {detector.full_name: detector.id for detector in self.detectors}
 
     @cached_property
-    def header_keys(self) -> tuple[str, ...]:
-        """All header keywords that the rules read."""
-        return tuple(dict.fromkeys(key for rule in self.fields.values() for key in rule.header_keys()))
+    def kinds(self) -> tuple[FileMap, ...]:
+        """All kinds of files, raws first."""
+        return (self, *self.companions)
 
-    @cached_property
-    def _recent(self) -> dict[tuple[object, ...], _Shared]:
-        return {}
+    def kind_of(self, name: str) -> FileMap | None:
+        """Return the kind of file that a name tells, None if it is none of this instrument's."""
+        return next((kind for kind in self.kinds if kind.recognises(name)), None)
 
-    @cached_property
-    def _file_name_pattern(self) -> re.Pattern[str]:
-        return re.compile(self.file_name)
-
-    def recognises(self, name: str) -> bool:
-        """Return whether a file of this name (its last path element counts) is this instrument's."""
-        return self._file_name_pattern.fullmatch(name.rpartition("/")[2]) is not None
-
-    @cached_property
-    def _detector_fields(self) -> tuple[str, ...]:
-        return self._closure({self.detector_field})
-
-    @cached_property
-    def _shared_fields(self) -> tuple[str, ...]:
-        used = {field for columns in self.records.values() for field in columns.values()}
-        return self._closure(used | set(self.data_id.values()))
-
-    @cached_property
-    def _shared_keys(self) -> tuple[str, ...]:
-        rules = (self.fields[name] for name in self._shared_fields)
-        return tuple(dict.fromkeys(key for rule in rules for key in rule.header_keys()))
-
-    def _closure(self, wanted: set[str]) -> tuple[str, ...]:
-        """Return the fields that these need, themselves included, in the order of evaluation."""
-        for name in reversed(self.fields):
-            if name in wanted:
-                wanted.update(self.fields[name].needs())
-        return tuple(name for name in self.fields if name in wanted)
-
-    def _evaluate(self, names: tuple[str, ...], header: Header) -> dict[str, Value]:
-        values: dict[str, Value] = {}
-        for name in names:
-            try:
-                values[name] = self.fields[name].evaluate(header, values)
-            except HeaderError as error:
-                raise HeaderError(name, str(error)) from error
-        return values
-
-    def describe(self, header: Header) -> Description:
-        """Return what a header says about its file.
-
-        Parameters
-        ----------
-        header
-            Header keyword -> value.
-
-        Raises
-        ------
-        HeaderError
-            If a field cannot be made.
-        MissingDimension
-            If the detector is not one of the instrument's.
-        """
-        name = self._evaluate(self._detector_fields, header)[self.detector_field]
-        detector = self.detector_ids.get(str(name))
-        if detector is None:
-            raise MissingDimension("detector", f"instrument={self.name},detector={name}")
-        data_id, records = self._shared(header)
-        return Description(self, {**data_id, "detector": detector}, records)
-
-    def _shared(self, header: Header) -> _Shared:
-        """Return what all files of an exposure have in common, made once per exposure."""
-        key = tuple((value := header.get(name), value.__class__) for name in self._shared_keys)
-        try:
-            if (known := self._recent.get(key)) is not None:
-                return known
-        except TypeError as error:
-            raise HeaderError("header", f"it has a value of several parts ({error})") from error
-        values = self._evaluate(self._shared_fields, header)
-        data_id: dict[str, str | int] = {"instrument": self.name}
-        for dimension, field in self.data_id.items():
-            value = values[field]
-            if not isinstance(value, str | int):
-                raise HeaderError(field, f"{value!r} cannot identify anything")
-            data_id[dimension] = value
-        records: dict[str, Record] = {
-            element: {"instrument": self.name, **{column: values[field] for column, field in columns.items()}}
-            for element, columns in self.records.items()
-        }
-        if len(self._recent) >= RECENT:
-            self._recent.clear()
-        self._recent[key] = (data_id, records)
-        return data_id, records
+    def describe(self, header: Header, kind: FileMap | None = None) -> Description:
+        """Return what a header says about its file, a raw unless another `kind` is given (see `describe_file`)."""
+        return (kind or self).describe_file(header, self.name, self.detector_ids)
 
 
-def parse_instrument(text: str, source: str) -> InstrumentMap:
+def parse_instrument(text: str, source: str, directory: str | None = None) -> InstrumentMap:
     """Return the map in a YAML text.
 
     Parameters
     ----------
     source
         What to call the text in an error.
+    directory
+        Where files that it names are.
 
     Raises
     ------
@@ -250,10 +215,11 @@ def parse_instrument(text: str, source: str) -> InstrumentMap:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InstrumentMapError(source, f"not YAML ({error})") from error
     try:
-        return InstrumentMap.model_validate(content)
+        parsed = InstrumentMap.model_validate(content)
     except ValidationError as error:
         places = (f"{'.'.join(map(str, e['loc'])) or 'map'}: {e['msg']}" for e in error.errors())
         raise InstrumentMapError(source, "; ".join(places)) from error
+    return parsed.model_copy(update={"directory": directory})
 
 
 def load_instrument(name_or_path: str | Path) -> InstrumentMap:
@@ -271,15 +237,16 @@ def load_instrument(name_or_path: str | Path) -> InstrumentMap:
     """
     name = str(name_or_path)
     if name.endswith((".yaml", ".yml")):
+        path = Path(name)
         try:
-            return parse_instrument(Path(name).read_text(encoding="utf-8"), name)
+            return parse_instrument(path.read_text(encoding="utf-8"), name, str(path.parent))
         except OSError as error:
             raise InstrumentMapError(name, error.strerror or str(error)) from error
         except UnicodeDecodeError as error:
             raise InstrumentMapError(name, "not text in UTF-8") from error
     shipped = resources.files("arriero.agent") / "instruments"
     entry = shipped / f"{name.lower()}.yaml"
-    if not re.fullmatch(r"\w+", name) or not entry.is_file():
-        known = sorted(item.name.removesuffix(".yaml") for item in shipped.iterdir())
+    if not re.fullmatch(r"[\w-]+", name) or not entry.is_file():
+        known = sorted(item.name.removesuffix(".yaml") for item in shipped.iterdir() if item.is_file())
         raise InstrumentMapError(name, f"there is no such map; known are {', '.join(known)}")
-    return parse_instrument(entry.read_text(encoding="utf-8"), name)
+    return parse_instrument(entry.read_text(encoding="utf-8"), name, str(shipped))

@@ -12,13 +12,17 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from arriero.registry.models import ArrivalFile, ButlerInfo
+from arriero.registry.models import MAX_DATASETS, ArrivalFile, ButlerInfo
 
 __all__ = ["ArrivalFile", "ButlerInfo", "Outcome", "OutcomeState"]
 
 LONGEST_REASON = 2000
 LONGEST_WAIT = 1000
 """Characters of a reason, and of a prerequisite, that a report carries; the catalogue refuses longer ones."""
+
+
+MOST_PROVIDED = 1000
+"""Prerequisites that one outcome names; what is parked for others is tried again in its own time."""
 
 
 class OutcomeState(StrEnum):
@@ -42,6 +46,8 @@ class Outcome(BaseModel):
         The prerequisite that a parked arrival waits for, as ``element=value,...``.
     retryable
         Whether the same file may succeed later without anyone's help.
+    provides
+        Prerequisites that are there now, in the words of `waits_for`: what is parked for one of them is woken.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,12 +59,20 @@ class Outcome(BaseModel):
     code: str | None = None
     reason: str | None = None
     waits_for: str | None = None
+    datasets: tuple[UUID, ...] = ()
     retryable: bool = False
+    provides: tuple[str, ...] = ()
 
     @classmethod
-    def ingested(cls, file: ArrivalFile, dataset_id: UUID) -> Outcome:
-        """Return the outcome of a file that the Butler now has."""
-        return cls(id=file.id, fence=file.fence, state=OutcomeState.INGESTED, dataset_id=dataset_id)
+    def ingested(cls, file: ArrivalFile, dataset_id: UUID | None, datasets: tuple[UUID, ...] = ()) -> Outcome:
+        """Return the outcome of a file that the Butler now has, with all datasets in it where there are several."""
+        return cls(
+            id=file.id,
+            fence=file.fence,
+            state=OutcomeState.INGESTED,
+            dataset_id=dataset_id,
+            datasets=datasets if len(datasets) <= MAX_DATASETS else (),
+        )
 
     @classmethod
     def failed(cls, file: ArrivalFile, code: str, reason: str, *, retryable: bool = False) -> Outcome:

@@ -8,42 +8,20 @@ test. No I/O, no Butler.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from astropy.time import Time
-from erfa import ErfaWarning  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from arriero.agent.ingest.errors import HeaderError
-
-NS_PER_DAY = 86_400_000_000_000
-MJD_1970 = 40_587
-"""MJD of 1970-01-01T00:00:00, from which the Butler counts TAI nanoseconds."""
-
-MAX_NS = (datetime(2100, 1, 1) - datetime(1970, 1, 1)).days * NS_PER_DAY  # noqa: DTZ001 - TAI has no zone
-"""The Butler refuses times from 2100-01-01 TAI on."""
-
-SCALES = ("tai", "utc", "tt", "tdb")
-"""Scales that astropy converts to TAI without tables from the network."""
+from arriero.agent.ingest.tai import NS_PER_DAY, TaiSpan, tai_nanoseconds
 
 YEAR_STEP = 1000 * 10_000
 """A controller's place in its list moves the year of the observing day by a thousand."""
 
 MAX_SEQ_NUM = 99_999
-
-
-@dataclass(frozen=True, slots=True)
-class TaiSpan:
-    """A half-open span of TAI, in nanoseconds since 1970-01-01T00:00:00 TAI (as the Butler stores it)."""
-
-    begin_ns: int
-    end_ns: int
 
 
 Value = str | int | float | bool | TaiSpan | None
@@ -325,25 +303,6 @@ class SequenceEnd(FieldRule):
         return int(number + max(length - index, 0))
 
 
-AnyRule = Annotated[
-    Integer
-    | Float
-    | ZenithAngle
-    | Text
-    | Lookup
-    | TimeTai
-    | Constant
-    | FieldLookup
-    | Concat
-    | Span
-    | ObservingDay
-    | DaySequence
-    | SequenceStart
-    | SequenceEnd,
-    Field(discriminator="transform"),
-]
-
-
 def whole_number(raw: Any) -> int:
     """Return a header value as a whole number; refuse truth values and fractions."""
     if isinstance(raw, bool):
@@ -363,38 +322,3 @@ def finite_number(raw: Any, *, optional: bool) -> float | None:
     if optional:
         return None
     raise ValueError("not finite")
-
-
-@lru_cache(maxsize=4096)
-def tai_nanoseconds(raw: str | float, scale: str) -> int:
-    """Return a time as TAI nanoseconds since 1970-01-01T00:00:00 TAI.
-
-    Parameters
-    ----------
-    raw
-        ISO 8601 without a zone, or an MJD in days.
-    scale
-        One of `SCALES`.
-
-    Raises
-    ------
-    ValueError
-        If it is no time, or outside of 1970 to 2100.
-    """
-    # Cached: all detectors of an exposure have the same times, and astropy needs 0.1 ms for each.
-    if scale not in SCALES:
-        raise ValueError(f"time scale {scale} is none of {', '.join(SCALES)}")
-    with warnings.catch_warnings():
-        # Leap seconds of the years to come are not known; simulations live there.
-        warnings.simplefilter("ignore", ErfaWarning)
-        if isinstance(raw, str):
-            time = Time(raw.strip(), format="isot", scale=scale).tai
-        else:
-            time = Time(finite_number(raw, optional=False), format="mjd", scale=scale).tai
-    # Split so that whole days stay integers; a double alone holds a date only to about 40 microseconds.
-    days = round(float(time.jd1) - 2_400_000.5 - MJD_1970)
-    rest = (float(time.jd1) - 2_400_000.5 - MJD_1970 - days) + float(time.jd2)
-    nanoseconds = days * NS_PER_DAY + round(rest * NS_PER_DAY)
-    if not 0 <= nanoseconds < MAX_NS:
-        raise ValueError("outside of 1970 to 2100")
-    return nanoseconds
