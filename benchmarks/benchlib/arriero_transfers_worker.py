@@ -5,6 +5,7 @@ usage: arriero_transfers_worker.py DATABASE_URL
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -143,11 +144,12 @@ def _rses() -> Sequence[Any]:
         return connection.execute(select(rse_table.c.id, rse_table.c.name)).all()
 
 
-def delete() -> dict[str, object]:
-    """Delete what is due."""
+def delete(threads: int) -> dict[str, object]:
+    """Delete what is due, beside others who do, over so many connections."""
+    changed = side.context.settings.model_copy(update={"deletion_threads": threads})
     watch = Stopwatch()
     with watch:
-        done = DeletionRunner(side.context).run(budget_s=3600.0)
+        done = DeletionRunner(replace(side.context, settings=changed)).run(budget_s=3600.0)
     return watch.report(done.done, failed=done.failed, freed=done.freed)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchlib.command import command_parser, peer_of, running, tell
-from benchlib.transfers_deletions import BARE, CONNECTIONS
+from benchlib.transfers_deletions import BARE, CONNECTIONS, PROCESSES
 from benchlib.transfers_report import costs, results, whole_pages
 from benchlib.transfers_run import CONTROL, DELETIONS, LARGE, LATENCY, PARTS, SMALL, Plan, Run, Sizes
 
@@ -75,8 +75,8 @@ def _small_print(plan: Plan) -> list[str]:
             f"Arriero: {plan.processes} worker processes with default settings, which keep connections and what they know of the link, and",
             "have copied two files each before.",
             "The clock runs from when the requests are there until the rule is OK: verified, and settled in PostgreSQL with default",
-            "settings. What finds nothing to take looks again as a sweep would ring. Each copy is HEAD, COPY, HEAD, a look at the",
-            "final name, MOVE; streamed: GET, PUT, GET, the look, MOVE.",
+            "settings. What finds nothing to take looks again as a sweep would ring. Each small copy is COPY, a GET that reads",
+            "it back, a look at the final name, MOVE; streamed: GET, PUT, GET, the look where it is needed, MOVE.",
             f"Peers have {plan.small_at_once} small files at once and {plan.large_at_once} large ones; the clock has their start. rclone 1.60 waits 10 ms before each",
             "call and compares nothing but sizes here. curl: one process for all HEADs, then one for all COPYs, HEADs, MOVEs, their times",
             "added: it knows no order among what it does at once. curl (COPY alone) and gfal2 verify nothing; neither can stream.",
@@ -94,8 +94,8 @@ def _small_print(plan: Plan) -> list[str]:
         )
     if DELETIONS in plan.parts:
         said += [
-            f"Deletions: {sizes.deletion_kb} kB each. The bare loop: {CONNECTIONS[BARE]} threads with http.client. Arriero: one process, as many threads, and",
-            "proofs, history, events and counts in PostgreSQL.",
+            f"Deletions: {sizes.deletion_kb} kB each. The bare loop: {CONNECTIONS[BARE]} threads with http.client. Arriero: {PROCESSES} processes, as many",
+            "threads together, and proofs, history, events and counts in PostgreSQL.",
         ]
     return said
 

@@ -2,10 +2,13 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from benchlib import data
+from benchlib.report import Sample
 from benchlib.rules_found import Found, require
 from benchlib.rules_sides import OURS
 from benchlib.sides import HERE, bare_environment
@@ -18,7 +21,10 @@ from benchlib.worker import Worker
 WORK = "deletions"
 BARE, SERIAL = "bare DELETE loop", "bare DELETE loop, one connection"
 CONNECTIONS = {BARE: 16, SERIAL: 1}
-"""The first has as many as Arriero's default (``deletion_threads``)."""
+"""The first has as many as Arriero's processes together."""
+
+PROCESSES = 2
+"""Of Arriero's, that delete; each with its share of the connections of the bare loop."""
 
 FOLDER = f"{data.SCOPE}/deletions"
 MARK = ".arriero-deletions"
@@ -50,15 +56,28 @@ def _arriero(crew: Crew, pair: Pair, count: int, size: int, found: Found) -> Non
     add_files(worker, files, SOURCE, DESTINATION)
     worker.do("bury", rse=SOURCE, verified_at=DESTINATION)
     crew.calm()
-    with metered(crew.admin_url) as meter:
-        answer = worker.do("delete")
-    require(answer["n"] == count, f"{answer} instead of {count} deletions")
+    workers = [one.first for one in crew.alone()[:PROCESSES]]
+    with ThreadPoolExecutor(len(workers)) as pool, metered(crew.admin_url) as meter:
+        began = time.perf_counter()
+        answers = list(
+            pool.map(lambda one: one.do("delete", threads=CONNECTIONS[BARE] // PROCESSES), workers)
+        )
+        seconds = time.perf_counter() - began
+    done = sum(answer["n"] for answer in answers)
+    require(done == count, f"{answers} instead of {count} deletions")
     left = worker.do("available", rse=SOURCE)
     require(left == {"verified": 0}, f"{left} is left in the catalogue")
     kept = worker.do("available", rse=DESTINATION)
     require(kept == {"AVAILABLE": count, "verified": count}, f"{kept} is left elsewhere")
     _require_gone(pair)
-    found.keep(WORK, count, OURS, sample_of(answer, database_cpu_s=meter.cpu_s))
+    sample = Sample(
+        count / seconds,
+        client_cpu_s=sum(answer["client_cpu_s"] for answer in answers),
+        client_rss_mb=max(answer["client_rss_mb"] for answer in answers),
+        database_cpu_s=meter.cpu_s,
+        items=count,
+    )
+    found.keep(WORK, count, OURS, sample)
 
 
 def _bare(pair: Pair, count: int, size: int, found: Found, name: str) -> None:

@@ -1,40 +1,26 @@
 """How long one small file takes from a person's rule to AVAILABLE when nothing else happens, with all processes of production."""
 
 import json
-import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import psycopg
-from redis import Redis
 
 from benchlib import data
+from benchlib.installation import installation
 from benchlib.report import Sample
 from benchlib.rules_found import Found, require
 from benchlib.rules_sides import OURS
-from benchlib.sides import BIN, bare_environment
 from benchlib.transfers_ours import DESTINATION, SOURCE, Crew, add_files, set_up
 from benchlib.transfers_storage import Pair, clear, lay, verify
 from benchlib.wire import Wire
-from benchlib.worker import Server
-from servicelib.ports import free_port
 
 WORK = "rule add to AVAILABLE, ms"
 FOLDER = f"{data.SCOPE}/latency"
 WARM = 2
 """Rules before the first that counts: processes begin to work with their first one."""
-
-PROCESSES = {
-    "rules": ("worker", "-Q", "rules,maintenance", "-c", "2", "-n", "rules@%h"),
-    "transfer": ("worker", "-Q", "transfer", "-c", "1", "-n", "transfer@%h"),
-    "beat": ("beat",),
-}
-BROKER_NUMBER = 9
-"""Which of the databases of Redis is the broker; it is emptied."""
 
 LOOK_S = 0.004
 PATIENCE_S = 60.0
@@ -47,20 +33,12 @@ def measure_latency(
     files, url = lay(pair.source, FOLDER, WARM + rules, size), crew.begin(ca_bundle=pair.ca_bundle)
     set_up(crew.first, pair)
     add_files(crew.first, files, SOURCE)
-    broker_url = f"{broker_url.rpartition('/')[0]}/{BROKER_NUMBER}"
-    with Redis.from_url(broker_url) as broker:
-        broker.flushdb()
-    settings = {
-        "ARRIERO_DATABASE_URL": url,
-        "ARRIERO_BROKER_URL": broker_url,
-        "ARRIERO_CREDENTIALS_FILE": str(crew.credentials),
-        "ARRIERO_LOG_LEVEL": "WARNING",
-    }
     pauses = Random(1)  # noqa: S311 - so that they do not keep step with the sweeps
     with (
-        _installation(settings, directory) as service,
+        installation(url, broker_url, crew.credentials, directory) as server_url,
         psycopg.connect(url, autocommit=True) as connection,
     ):
+        service = _Rules(server_url)
         service.log_in()
         for number, name in enumerate(files.adler32):
             seconds = _one(service, connection, f"{FOLDER.partition('/')[2]}/{name}")
@@ -106,35 +84,3 @@ class _Rules(Wire):
             "rse_expression": DESTINATION,
         }
         self._call("POST", "/rules/", json.dumps(rule).encode()).read()
-
-
-@contextmanager
-def _installation(settings: Mapping[str, str], directory: Path) -> Iterator[_Rules]:
-    """Start the service and Celery's processes, as the README of the scheduler says; gives a client."""
-    environment = bare_environment() | dict(settings)
-    with ExitStack() as stack:
-        processes: list[subprocess.Popen[bytes]] = []
-        stack.callback(_end, processes)
-        for name, arguments in PROCESSES.items():
-            command = [str(BIN / "celery"), "-A", "arriero.scheduler.app", *arguments]
-            with (directory / f"{name}.log").open("ab") as out:
-                process = subprocess.Popen(
-                    command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
-                )
-            processes.append(process)
-        port = free_port()
-        command = [str(BIN / "arriero"), "serve", "--port", str(port)]
-        server = Server(command, environment, f"http://127.0.0.1:{port}", directory / "serve.log")
-        stack.callback(server.close)
-        yield _Rules(server.url)
-
-
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

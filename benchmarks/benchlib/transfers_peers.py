@@ -133,7 +133,7 @@ class Rclone:
 
 @dataclass
 class Curl:
-    """``curl --parallel``, which sends what Arriero sends for each file, or the COPY alone.
+    """``curl --parallel``, which sends as many requests as Arriero for each small file, or the COPY alone.
 
     It knows no order among what it does at once: one process sends all HEADs, another one then all COPYs, and so on. Their
     times are added.
