@@ -52,6 +52,15 @@ def identify(pid: int) -> Identity | None:
     return Identity(pid, int(fields[19]), _boot_id())
 
 
+class _Child(subprocess.Popen[bytes]):
+    """A server's first process, which may outlive this handle, or be ended by another one: no reason for a warning."""
+
+    def __del__(self) -> None:
+        if self.returncode is None and self.poll() is None:
+            self.returncode = 0
+        super().__del__()
+
+
 class Daemon:
     """One server's processes.
 
@@ -69,17 +78,12 @@ class Daemon:
         self.home = home
         self.pid_path = pid_path
         self.log_path = log_path
-        self._child: subprocess.Popen[bytes] | None = None
-
-    def __del__(self) -> None:
-        # The server may outlive this handle, or another one may have ended it: no reason for a warning.
-        if self._child is not None and self._child.poll() is None:
-            self._child.returncode = 0
+        self._child: _Child | None = None
 
     def spawn(self, command: Sequence[str], account: Account, environment: dict[str, str]) -> None:
         """Start the server as `account` and remember it in the pid file."""
         with self.log_path.open("ab") as log:
-            self._child = subprocess.Popen(
+            self._child = _Child(
                 command,
                 cwd=self.home,
                 env=environment,

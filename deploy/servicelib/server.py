@@ -143,6 +143,11 @@ class Server(ABC):
         """Tell whether this server was ever started here."""
         return self._state_path.exists()
 
+    def pid(self) -> int | None:
+        """Return the server's first process, None before it was started."""
+        identity = self._daemon.identity()
+        return None if identity is None else identity.pid
+
     def is_running(self) -> bool:
         """Tell whether the server's process lives."""
         return self._daemon.is_running()
