@@ -62,6 +62,7 @@ def functions(module: Path) -> list[tuple[str, int]]:
     return found
 
 
+@cache
 def sizes() -> list[tuple[str, int, int, int]]:
     """What is long: its name, lines, the size from which it needs a reason, and the limit."""
     long = []

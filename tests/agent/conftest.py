@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import pytest
-import sqlalchemy
 
 from arriero.agent.ingest.butler_repository import create_repository, repository_config
 from arriero.agent.ingest.butler_writer import ButlerWriter
-from support.butler import DAY
+from support.butler import DAY, registry_url
 from support.exposures import write_night
+from support.products import Source
 from support.services import Services
 
 
@@ -48,20 +49,6 @@ class Template:
         return self._directory / "postgresql", database
 
 
-def registry_url(database_url: str, directory: Path, patch: pytest.MonkeyPatch) -> str:
-    """Give the URL for a Butler registry, its password where the Butler looks for it."""
-    url = sqlalchemy.make_url(database_url)
-    auth = directory / "db-auth.yaml"
-    auth.write_text(
-        f"- url: postgresql://{url.host}:{url.port}/{url.database}\n"
-        f"  username: {url.username}\n"
-        f"  password: '{url.password}'\n"
-    )
-    auth.chmod(0o600)
-    patch.setenv("LSST_DB_AUTH", str(auth))
-    return f"postgresql://{url.host}:{url.port}/{url.database}"
-
-
 @pytest.fixture(scope="session")
 def template(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
     template = Template(services, tmp_path_factory.mktemp("repositories"))
@@ -92,17 +79,52 @@ def repository(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
     """URI of a repository that has LSSTComCam registered, as `create_repository` makes it."""
-    if database_kind == "sqlite":
-        yield copied(template.sqlite, tmp_path)
+    with repository_of(services, database_kind, template, tmp_path, monkeypatch) as uri:
+        yield uri
+
+
+@contextmanager
+def repository_of(
+    services: Services, kind: str, template: Template, directory: Path, patch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """Give a repository on a kind of database."""
+    if kind == "sqlite":
+        yield copied(template.sqlite, directory)
         return
     original, database = template.postgresql
     url = services.databases.create(template=database)
-    uri = copied(original, tmp_path)
-    config = tmp_path / "repo" / "butler.yaml"
+    uri = copied(original, directory)
+    config = directory / "repo" / "butler.yaml"
     config.write_text(config.read_text().replace(database, url.rpartition("/")[2]))
-    registry_url(url, tmp_path, monkeypatch)
+    registry_url(url, directory, patch)
     yield uri
     services.databases.drop(url)
+
+
+@pytest.fixture(scope="module")
+def module_repository(
+    services: Services, template: Template, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], AbstractContextManager[str]]:
+    """Give a repository on a kind of database for all tests of a module."""
+
+    @contextmanager
+    def give(kind: str) -> Iterator[str]:
+        with pytest.MonkeyPatch.context() as patch:
+            directory = tmp_path_factory.mktemp("repository")
+            with repository_of(services, kind, template, directory, patch) as uri:
+                yield uri
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def source(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
+    """A repository elsewhere that has an exposure and makes products of it."""
+    directory = tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(template.sqlite, directory / "source")
+    source = Source(directory, str(directory / "source"))
+    yield source
+    source.butler.close()
 
 
 @pytest.fixture

@@ -7,120 +7,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from uuid import UUID, uuid5
+from uuid import uuid5
 
 import pytest
 from structlog.testing import capture_logs
 
-from arriero.agent.arrivals import ArrivalQueue, Backoff, IngestWorker, Writer
-from arriero.agent.ingest.models import ArrivalFile, ButlerInfo, Outcome, OutcomeState
+from arriero.agent.arrivals import ArrivalQueue, IngestWorker, Writer
+from arriero.agent.backoff import Backoff
+from arriero.agent.ingest.errors import FirstFailure
+from arriero.agent.ingest.models import Outcome, OutcomeState
 from arriero.registry.client import RegistryClient
+from support.arrivals_in_memory import NAMESPACE, Away, Catalogue, Forbidden, Memory, files
 from support.butler import arrivals
-
-NAMESPACE = UUID(int=1)
-
-
-class Away(Exception):
-    retryable = True
-
-
-class Forbidden(Exception):
-    retryable = False
-
-
-class Catalogue:
-    """Arrivals with leases and fences; `trouble` is raised by the calls that it names."""
-
-    def __init__(self, files: Sequence[ArrivalFile]) -> None:
-        self.lock = threading.Lock()
-        self.files = {file.id: file for file in files}
-        self.pending = [file.id for file in files]
-        self.leases: dict[int, float] = {}
-        self.done: dict[int, Outcome] = {}
-        self.trouble: dict[str, Exception] = {}
-        self.calls: Counter[str] = Counter()
-        self.rejected: list[int] = []
-        self.extended: list[int] = []
-
-    def call(self, name: str) -> None:
-        with self.lock:
-            self.calls[name] += 1
-            if error := self.trouble.get(name):
-                raise error
-
-    def claim_arrivals(self, butler, worker, limit, wait_s, lease_s) -> list[ArrivalFile]:  # noqa: ARG002
-        self.call("claim")
-        assert (butler, worker) == ("ccms1", "w1")
-        with self.lock:
-            now = time.monotonic()
-            for id_ in [id_ for id_, until in self.leases.items() if until < now]:
-                del self.leases[id_]
-                self.pending.append(id_)
-            claimed, self.pending = self.pending[:limit], self.pending[limit:]
-            for id_ in claimed:
-                self.files[id_] = self.files[id_].model_copy(update={"fence": self.files[id_].fence + 1})
-                self.leases[id_] = now + lease_s
-            return [self.files[id_] for id_ in claimed]
-
-    def report_arrivals(self, outcomes: Sequence[Outcome]) -> list[int]:
-        self.call("report")
-        with self.lock:
-            rejected = [
-                o.id for o in outcomes if self.files[o.id].fence != o.fence or o.id not in self.leases
-            ]
-            for outcome in outcomes:
-                if outcome.id not in rejected:
-                    self.done[outcome.id] = outcome
-                    del self.leases[outcome.id]
-            self.rejected += rejected
-            return rejected
-
-    def extend_arrivals(self, ids_and_fences, lease_s) -> list[int]:
-        self.call("extend")
-        with self.lock:
-            lost = [
-                id_
-                for id_, fence in ids_and_fences
-                if self.files[id_].fence != fence or id_ not in self.leases
-            ]
-            for id_, _ in ids_and_fences:
-                if id_ not in lost:
-                    self.leases[id_] = time.monotonic() + lease_s
-                    self.extended.append(id_)
-            return lost
-
-    def butler(self, name: str) -> ButlerInfo:
-        return ButlerInfo(name=name, uri="file:///repo", instruments=["LSSTComCam"])
-
-    def take_over(self, *ids: int) -> None:
-        """Let another worker have claimed these."""
-        with self.lock:
-            for id_ in ids:
-                self.files[id_] = self.files[id_].model_copy(update={"fence": self.files[id_].fence + 1})
-
-
-class Memory:
-    """A writer that remembers."""
-
-    def __init__(self, act: Callable[[Sequence[ArrivalFile]], list[Outcome]] | None = None) -> None:
-        self.batches: list[list[int]] = []
-        self.held: list[list[int]] = []
-        self.act = act
-
-    def ingest(self, files: Sequence[ArrivalFile]) -> list[Outcome]:
-        self.batches.append([file.id for file in files])
-        return self.act(files) if self.act else [Outcome.ingested(f, uuid5(NAMESPACE, f.name)) for f in files]
-
-    def holds(self, outcomes: Sequence[Outcome]) -> set[UUID]:
-        self.held.append([outcome.id for outcome in outcomes])
-        return {o.dataset_id for o in outcomes if o.dataset_id}
-
-
-def files(count: int) -> list[ArrivalFile]:
-    return [
-        ArrivalFile(id=n, fence=0, scope="raw", name=f"f{n}", rse="X", uri=f"file:///f{n}", bytes=1)
-        for n in range(1, count + 1)
-    ]
 
 
 @contextmanager
@@ -161,6 +59,34 @@ def test_everything_is_claimed_ingested_and_reported():
     assert not catalogue.rejected
 
 
+def test_a_full_queue_is_taken_in_ever_larger_batches_each_in_calls_of_what_one_may_name():
+    catalogue, release = Catalogue(files(3000)), threading.Event()
+
+    def act(batch):
+        if len(batch) > 1000:
+            release.wait(15)
+        return [Outcome.ingested(f, uuid5(NAMESPACE, f.name)) for f in batch]
+
+    writer = Memory(act)
+    with running(catalogue, writer, batch=1300, lease_s=0.3):
+        until(lambda: Counter(catalogue.extended)[2800] >= 2, "two extensions of the last")
+        release.set()
+        until(lambda: len(catalogue.done) == 3000, "all reports")
+    assert [len(batch) for batch in writer.batches] == [500, 1000, 1300, 200]
+    assert catalogue.largest == 1000
+    assert not catalogue.rejected
+
+
+def test_what_is_claimed_is_ingested_although_the_catalogue_goes_away():
+    catalogue, writer = Catalogue(files(3000)), Memory()
+    catalogue.trouble_after["claim"] = (3, Away("no route"))
+    with running(catalogue, writer, batch=1500):
+        until(lambda: len(writer.batches) == 3, "three batches")
+        catalogue.trouble_after.clear()
+        until(lambda: len(catalogue.done) == 3000, "all reports")
+    assert [len(batch) for batch in writer.batches] == [500, 1000, 1000, 500]
+
+
 def test_an_idle_worker_does_not_hammer_and_stops_at_once():
     catalogue = Catalogue([])
     with running(catalogue, Memory(), wait_s=10.0):
@@ -181,14 +107,15 @@ def test_a_catalogue_away_at_the_claim_is_asked_again():
 
 
 def test_a_catalogue_away_at_the_report_hears_it_later():
-    catalogue, writer = Catalogue(files(8)), Memory()
+    catalogue, writer = Catalogue(files(12)), Memory()
     catalogue.trouble["report"] = ConnectionResetError("gone")
     with running(catalogue, writer):
         until(lambda: catalogue.calls["report"] > 3, "several reports")
-        assert writer.batches == [[1, 2, 3, 4]], "nothing new is claimed before what was done is said"
+        assert writer.batches == [[1, 2, 3, 4], [5, 6, 7, 8]], "what was claimed ahead is ingested"
+        assert len(catalogue.pending) == 4, "nothing new is claimed before what was done is said"
         catalogue.trouble.clear()
-        until(lambda: len(catalogue.done) == 8, "eight reports")
-    assert writer.batches == [[1, 2, 3, 4], [5, 6, 7, 8]]
+        until(lambda: len(catalogue.done) == 12, "twelve reports")
+    assert writer.batches == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
 
 
 def test_leases_are_kept_while_a_batch_takes_long():
@@ -207,6 +134,25 @@ def test_leases_are_kept_while_a_batch_takes_long():
         extended = len(catalogue.extended)
         time.sleep(0.3)
     assert len(catalogue.extended) == extended, "what is reported is held no longer"
+
+
+class Slow(Catalogue):
+    """One whose answer to a report takes longer than a lease."""
+
+    def report_arrivals(self, outcomes: Sequence[Outcome]) -> list[int]:
+        rejected = super().report_arrivals(outcomes)
+        time.sleep(0.6)
+        return rejected
+
+
+def test_what_is_just_being_settled_is_not_lost():
+    catalogue = Slow(files(3))
+    with capture_logs() as logs, running(catalogue, Memory(), lease_s=0.3):
+        until(
+            lambda: catalogue.calls["claim"] >= 2 and len(catalogue.done) == 3,
+            "a report, and a claim after it",
+        )
+    assert [entry for entry in logs if entry["event"] == "leases lost"] == []
 
 
 def test_leases_of_a_batch_that_was_not_ingested_run_out():
@@ -292,6 +238,21 @@ def test_what_waiting_does_not_mend_ends_the_worker(call):
     assert not [thread for thread in threading.enumerate() if thread.name == "leases"]
 
 
+def test_an_agent_that_fails_fast_reports_and_ends():
+    catalogue = Catalogue(files(8))
+
+    def act(batch):
+        wrong = [Outcome.failed(f, "malformed_fits", "no END card") for f in batch if f.id == 2]
+        late = [Outcome.failed(f, "file_missing", "later", retryable=True) for f in batch if f.id == 1]
+        fine = [Outcome.ingested(f, uuid5(NAMESPACE, f.name)) for f in batch if f.id > 2]
+        return late + wrong + fine
+
+    worker = IngestWorker(catalogue, Memory(act), "ccms1", "w1", batch=4, wait_s=0.01, fail_fast=True)
+    with pytest.raises(FirstFailure, match="f2: no END card"):
+        worker.run(threading.Event())
+    assert set(catalogue.done) == {1, 2, 3, 4}, "reported, and nothing more claimed"
+
+
 def test_a_stop_lets_the_batch_in_hand_end():
     entered, release = threading.Event(), threading.Event()
 
@@ -300,12 +261,13 @@ def test_a_stop_lets_the_batch_in_hand_end():
         release.wait(15)
         return [Outcome.ingested(f, uuid5(NAMESPACE, f.name)) for f in batch]
 
-    catalogue = Catalogue(files(8))
+    catalogue = Catalogue(files(12))
     with running(catalogue, Memory(act)) as stop:
         entered.wait(15)
+        until(lambda: len(catalogue.pending) == 4, "a batch claimed ahead")
         stop.set()
         release.set()
-    assert set(catalogue.done) == {1, 2, 3, 4}
+    assert set(catalogue.done) == set(range(1, 9)), "what was claimed is reported, and nothing more claimed"
 
 
 def test_a_stop_while_the_catalogue_is_away_leaves_the_rest_to_the_leases():
@@ -329,4 +291,4 @@ def test_with_a_real_butler(sqlite_repository, new_writer, night):
     assert {i: o.dataset_id for i, o in catalogue.done.items()} == {
         i: o.dataset_id for i, o in again.done.items()
     }
-    assert writer.transactions == 2
+    assert writer.transactions == 3, "two, and one in vain for what was believed to be new"

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import version
 from uuid import UUID
 
 import pytest
-from lsst.daf.butler import DatasetRef, FileDataset
+from lsst.daf.butler import DataCoordinate, DatasetRef, DatasetType, FileDataset
+from lsst.daf.butler.datastore.constraints import Constraints, ConstraintsConfig
 from lsst.daf.butler.datastores.fileDatastore import FileDatastore
+from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.resources import ResourcePath
+from sqlalchemy import Engine, event
 
 from arriero.agent.ingest import butler_private as private
 from arriero.agent.ingest.butler_repository import open_repository
-from arriero.agent.ingest.transforms import TaiSpan
+from arriero.agent.ingest.tai import TaiSpan
 
 PINNED = "30.2026.4300"
 
 
 @pytest.fixture
-def butler(sqlite_repository):
-    butler = open_repository(sqlite_repository, writeable=True)
+def butler(repository):
+    butler = open_repository(repository, writeable=True)
     butler.registry.insertDimensionData("group", {"instrument": "LSSTComCam", "name": "g"})
     butler.registry.insertDimensionData("day_obs", {"instrument": "LSSTComCam", "id": 20241108})
     butler.registry.insertDimensionData(
@@ -98,6 +102,81 @@ def test_trust_is_for_file_datastores_and_twice_is_once(butler):
     butler._datastore.__class__ = type("Other", (FileDatastore,), {})
     with pytest.raises(TypeError, match="Other"):
         private.trust(butler)
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What databases are told."""
+    statements: list[str] = []
+
+    def keep(_connection, _cursor, statement, *_rest):
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", keep)
+    yield statements
+    event.remove(Engine, "before_cursor_execute", keep)
+
+
+def ingest(butler, ref, *, new: bool) -> None:
+    path = ResourcePath("file:///somewhere.fits")
+    with private.known_sizes({str(path): 6}), private.all_new(new):
+        butler.ingest(FileDataset(path, [ref]), transfer="direct")
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_what_is_new_needs_no_temporary_table(butler, ref, said, new):
+    private.trust(butler)
+    ingest(butler, ref, new=new)
+    assert any("CREATE TEMPORARY TABLE" in statement for statement in said) is not new
+    assert butler.get_dataset(ref.id).dataId == ref.dataId
+    assert butler.collections.get_info("LSSTComCam/raw/all", include_summary=True).dataset_types == {"raw"}
+
+
+def test_what_is_not_new_after_all_is_in_conflict(butler, ref):
+    private.trust(butler)
+    ingest(butler, ref, new=True)
+    butler.pruneDatasets([ref], disassociate=False, unstore=True)
+    with pytest.raises(ConflictingDefinitionError):
+        ingest(butler, ref, new=True)
+    ingest(butler, ref, new=False)
+    assert private.stored_files(butler, [ref])[ref.id].bytes == 6
+
+
+def test_a_data_id_without_its_records_is_refused_although_it_is_new(butler, ref):
+    private.trust(butler)
+    data_id = DataCoordinate.standardize(ref.dataId, exposure=2, universe=butler.dimensions)
+    alien = DatasetRef(ref.datasetType, data_id, run=ref.run)
+    with pytest.raises((ConflictingDefinitionError, LookupError)):
+        ingest(butler, alien, new=True)
+
+
+def test_inserting_tells_whether_the_repository_had_some(butler):
+    element = butler.dimensions["group"]
+    made = [element.RecordClass(instrument="LSSTComCam", name=name) for name in ("a", "b", "c")]
+    assert private.insert_lacking(butler, element, made[:2])
+    assert not private.insert_lacking(butler, element, made)
+    assert not private.insert_lacking(butler, element, made)
+    assert len(butler.query_dimension_records("group", instrument="LSSTComCam", explain=False)) == 4
+
+
+def test_constraints_are_the_same_when_they_are_remembered(butler, ref):
+    universe = butler.dimensions
+    other = DatasetType("flat", ref.datasetType.dimensions, "StructuredDataDict", universe=universe)
+    refs = [ref, DatasetRef(other, ref.dataId, run=ref.run)]
+    for rules in (
+        {},
+        {"accept": ["raw"]},
+        {"reject": ["raw"]},
+        {"reject": [{"instrument<LSSTComCam>": ["flat"]}]},
+    ):
+        config = ConstraintsConfig({"constraints": rules})
+        plain, remembered = (
+            kind(config, universe=universe) for kind in (Constraints, private.RememberedConstraints)
+        )
+        expected = [plain.isAcceptable(one) for one in refs]
+        for _ in range(2):
+            assert [remembered.isAcceptable(one) for one in refs] == expected
+        assert remembered.isAcceptable(other) == plain.isAcceptable(other)
 
 
 def test_path_length_is_the_tables(butler):

@@ -87,12 +87,22 @@ def test_ingesting_again_is_a_no_op(repository, new_writer, night):
     files = arrivals(*night)
     first = new_writer(repository).ingest(files[:20])
     writer = new_writer(repository)
-    second = writer.ingest([file.model_copy(update={"fence": 2}) for file in files])
+    second = writer.ingest([file.model_copy(update={"fence": 2, "attempt": 2}) for file in files])
     assert {o.fence for o in second} == {2}
     assert [o.dataset_id for o in second[:20]] == [o.dataset_id for o in first]
     assert codes(second) == {"ingested": 36}
     assert codes(writer.ingest(files)) == {"ingested": 36}
     assert writer.transactions == 1, "what is there needs none"
+
+
+def test_what_is_there_although_it_comes_for_the_first_time_is_found_out_once(repository, new_writer, night):
+    """A ledger that is new to a Butler which has everything."""
+    files = arrivals(*night)
+    new_writer(repository).ingest(files[:27])
+    writer = new_writer(repository)
+    for start in (0, 9, 18, 27):
+        assert codes(writer.ingest(files[start : start + 9])) == {"ingested": 9}
+    assert writer.transactions == 2, "the first in vain, and the last"
     assert len(datasets(repository)) == 36
 
 
@@ -249,7 +259,7 @@ def test_a_storage_class_without_its_formatter_needs_a_hand(tmp_path, new_writer
         new_writer(str(tmp_path / "rubin")).ingest(arrivals(*night))
 
 
-@pytest.mark.parametrize("transfer", ["move", "auto", "split", "None", ""])
+@pytest.mark.parametrize("transfer", ["auto", "split", "None", ""])
 def test_transfers_that_would_give_the_replica_away_are_refused(sqlite_repository, transfer):
     with pytest.raises(ValueError, match="transfer"):
         ButlerWriter(sqlite_repository, ["LSSTComCam"], transfer=transfer)
@@ -287,8 +297,8 @@ def test_the_storage_is_not_asked_within_the_transaction(sqlite_repository, new_
     assert asked == ["begin", "end"]
 
 
-def _noting(write, asked: list[str], part) -> None:
+def _noting(write, asked: list[str], part, **options: bool) -> None:
     asked.clear()
     asked.append("begin")
-    write(part)
+    write(part, **options)
     asked.append("end")

@@ -47,7 +47,7 @@ def test_links(site, cli):
     assert told == {
         "source": "SLAC",
         "destination": "IN2P3",
-        "slots": 3,
+        "slots": 7,
         "under_way": 0,
         "queued": 3,
         "mode": "third_party_pull",

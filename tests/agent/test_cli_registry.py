@@ -312,6 +312,9 @@ def test_butlers_arrivals_tokens_and_the_trace(cli, site, registry):
     )
     [row] = cli("-o", "json", "arrival", "list", "--state", "failed", "--butler", "slac").json
     assert (row["name"], row["reason"]) == (failed.name, "no END")
+    narrowed = ["--rse", "SLAC_RAW_DISK", "--code", "malformed"]
+    assert [row["id"] for row in cli("-o", "json", "arrival", "list", *narrowed).json] == [failed.id]
+    cli("arrival", "list", "--rse", "NOWHERE", expect=3)
     assert len(cli("-o", "jsonl", "arrival", "list").lines) == 6
     cli("arrival", "list", "--butler", "nobody", expect=3)
     table = cli("-o", "table", "trace", f"raw:{failed.name}")

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,7 @@ def test_names_that_a_uri_quotes(tmp_path, reader):
 
 
 def test_many_directories_at_once(tmp_path, reader, monkeypatch):
-    monkeypatch.setattr("arriero.agent.ingest.metadata.SLOW_S", 0.0)  # every storage counts as slow
+    monkeypatch.setattr("arriero.agent.ingest.metadata.PATIENCE_S", -1.0)  # every storage counts as slow
     paths = [path for seq in range(1, 31) for path in write_exposure(tmp_path, 20241108, seq, shape=(2, 2))]
     headers = reader.read(requests(paths))
     assert [header["SEQNUM"] for header in headers] == [seq for seq in range(1, 31) for _ in range(9)]
@@ -209,6 +210,8 @@ def test_headers_over_webdav(services, server, exposure, reader, monkeypatch):
         headers = reader.read(wanted)
         assert isinstance(headers.pop(5), FileVanished)
         assert headers == expected[:5] + expected[6:]
+        (longer,) = reader.read([replace(wanted[0], bytes=wanted[0].bytes + 1)])
+        assert isinstance(longer, SizeDiffers), "the server tells the size with the first bytes"
     finally:
         shutil.rmtree(folder)
 

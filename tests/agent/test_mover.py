@@ -197,7 +197,8 @@ class Held:
         self.go = threading.Event()
         self.cancelled = threading.Event()
 
-    def __call__(self, order, pool, *, cancelled):
+    def __call__(self, order, pool, *, cancelled, on_progress):
+        on_progress(1)
         self.begun.set()
         while not self.go.wait(0.02):
             if cancelled():
@@ -232,6 +233,7 @@ def test_leases_are_kept_while_a_copy_takes_long(place):
             lambda: place.request().lease_until > first.lease_until, "the lease is longer", every_s=0.05
         )
         assert place.request().fence == first.fence
+        assert place.request().copied == 1
         held.go.set()
         place.wait_for(rule)
     place.is_at("DISK", files)

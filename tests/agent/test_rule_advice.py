@@ -23,6 +23,9 @@ SOURCES = Path(__file__).resolve().parents[2]
 NOT_OF_A_RULE = {
     # of calls, and of processes that do not start
     "scheduler_error",
+    # of brokers of events
+    "broker_away",
+    "broker_refuses",
     # races that are run again at once
     "rules_joined",
     # what was decided well
@@ -34,6 +37,7 @@ NOT_OF_A_RULE = {
     "removal",
     "update",
     # of subscriptions, and of arrivals
+    "described_again",
     "expired",
     "butler_unavailable",
     "replica_not_available",

@@ -11,7 +11,8 @@ from lsst.daf.butler import Timespan
 from pydantic import TypeAdapter
 
 from arriero.agent.ingest.errors import HeaderError
-from arriero.agent.ingest.transforms import AnyRule, TaiSpan, tai_nanoseconds
+from arriero.agent.ingest.rules import AnyRule
+from arriero.agent.ingest.tai import TaiSpan, tai_nanoseconds
 
 RULES: TypeAdapter = TypeAdapter(AnyRule)
 
@@ -108,6 +109,27 @@ def test_times_are_the_butlers_to_the_nanosecond(when, scale):
     begin = Time(text, format="isot", scale=scale)
     end = Time("2050-01-01T00:00:00", scale="tai")
     assert tai_nanoseconds(text, scale) == Timespan(begin, end).nsec[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        (" 2024-11-09T03:00:00 ", "2024-11-09T03:00:00.000"),
+        ("2024-11-09T03:00", "2024-11-09T03:00:00.000"),
+        ("2024-11-09", "2024-11-09T00:00:00.000"),
+        ("2024-11-09T03:00:00.123456789", "2024-11-09T03:00:00.1234567890"),
+    ],
+)
+def test_all_forms_of_iso_in_tai_are_the_same_time(text, same):
+    assert tai_nanoseconds(text, "tai") == tai_nanoseconds(same, "tai")
+
+
+@pytest.mark.parametrize(
+    "text", ["2024-13-09T03:00:00", "2024-11-09T03:00:00Z", "2024-11-09T25:00:00", "soon"]
+)
+def test_what_is_no_time_in_tai(text):
+    with pytest.raises(ValueError):
+        tai_nanoseconds(text, "tai")
 
 
 def test_mjd_and_iso_agree():

@@ -41,7 +41,7 @@ from servicelib.stack import Stack
 from support.installation import Installation, Process, installation
 from support.invariants import assert_invariants
 
-FILES = int(os.environ.get("ARRIERO_TEST_CHAOS_FILES", "1200"))
+FILES = int(os.environ.get("ARRIERO_TEST_CHAOS_FILES", "500"))
 SEED = int(os.environ.get("ARRIERO_TEST_CHAOS_SEED") or 0) or random.SystemRandom().randrange(1, 10**6)
 WORKERS = 4
 BLOWS = max(FILES // 100, 10)

@@ -52,6 +52,16 @@ def claim(client, limit=100, *, wait_s=0.0, lease_s=60.0, worker="worker"):
     return client.claim_arrivals(BUTLER, worker, limit, wait_s, lease_s)
 
 
+def test_what_was_registered_together_is_claimed_together(registry, rse_id, agent):
+    """However the database finds it, also of all that a new Butler takes: files of an exposure go into one batch."""
+    names = [f"f{number}" for number in range(20)]
+    ids = add_files(registry.database, rse_id, names)
+    found = select(replicas.c.file_id, replicas.c.rse_id).where(replicas.c.file_id.in_(ids))
+    with registry.database.transaction() as connection:
+        record_arrivals(connection, found.order_by(replicas.c.file_id.desc()))
+    assert [file.name for file in claim(agent)] == names
+
+
 def outcome(file, state="ingested", **more):
     if state == "ingested":
         more.setdefault("dataset_id", uuid4())
@@ -187,6 +197,23 @@ def test_a_parked_arrival_waits_with_a_time_and_is_tried_again(registry, rse_id,
     assert agent.report_arrivals([outcome(file)]) == []
     landed = states(registry)["a.fits"]
     assert (landed.state, landed.waits_for, landed.not_before) == ("ingested", None, None)
+
+
+def test_what_comes_wakes_what_waits_for_it_and_nothing_else(registry, rse_id, agent):
+    land(registry, rse_id, ["a.fits", "b.fits"])
+    parked = claim(agent)
+    agent.report_arrivals(
+        [
+            outcome(file, "parked", code="missing_dimension", waits_for=f"instrument=PFS,visit={number}")
+            for number, file in enumerate(parked, 1)
+        ]
+    )
+    assert claim(agent) == []
+    land(registry, rse_id, ["raw.fits"])
+    (raw,) = claim(agent)
+    assert agent.report_arrivals([outcome(raw, provides=("instrument=PFS,visit=1", "x"))]) == []
+    assert [file.name for file in claim(agent)] == ["a.fits"]
+    assert states(registry)["b.fits"].state == "parked"
 
 
 def test_a_report_under_an_old_fence_changes_nothing(registry, rse_id, agent):
@@ -331,13 +358,26 @@ def test_the_ledger_is_narrowed_and_paged(registry, rse_id, agent):
     assert len(list(root.list_arrivals(state="leased"))) == 3
     assert len(list(root.list_arrivals(name="night1/*"))) == 5
     assert len(list(root.list_arrivals(butler=BUTLER, scope="raw"))) == 10
+    [one, *_] = claim(agent, 1)
+    other = add_rse(registry.database, "ELSEWHERE")
+    failed = ArrivalOutcome(
+        id=one.id, fence=one.fence, state="failed", code="malformed_fits", reason="no END"
+    )
+    assert agent.report_arrivals([failed]) == []
+    with registry.database.transaction() as connection:
+        moved = arrivals.update().where(arrivals.c.state == "failed").values(rse_id=other)
+        connection.execute(moved)
+    for chosen in ({"rse": "ELSEWHERE"}, {"code": "malformed_fits"}, {"rse": "ELSEWHERE", "state": "failed"}):
+        assert [found.id for found in root.list_arrivals(**chosen)] == [one.id], chosen
+    assert list(root.list_arrivals(rse="ELSEWHERE", code="no_such_code")) == []
     page = list(root.list_arrivals(limit=4))
     assert len(page) == 4
     rest = list(root.list_arrivals(after=page[-1].id))
     assert len(rest) == 6
     assert not {one.id for one in page} & {one.id for one in rest}
-    with pytest.raises(NotFound):
-        list(root.list_arrivals(butler="nobody"))
+    for nowhere in ({"butler": "nobody"}, {"rse": "NOWHERE"}, {"scope": "nothing"}):
+        with pytest.raises(NotFound):
+            list(root.list_arrivals(**nowhere))
     with pytest.raises(InvalidInput):
         list(root.list_arrivals(state="lost"))
 

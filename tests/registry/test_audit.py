@@ -90,11 +90,11 @@ def test_what_cannot_be_written_down_is_not_done(auditor, monkeypatch):
 def test_each_change_is_written_down_once(auditor):
     faults = []
     idle = []
+    after = auditor.contents()
     for number, route in enumerate(CHANGING):
         request_id = f"change-{number:04d}"
-        before = auditor.contents()
         answered = auditor.call(route, request_id)
-        after = auditor.contents()
+        before, after = after, auditor.contents()
         is_changed = any(before[name] != after[name] for name in before if name != "audit_log")
         rows = auditor.rows(audit_log.c.request_id == request_id)
         said = f"{route}: {answered.status} {answered.content[:100]!r}: {[tuple(row) for row in rows]}"

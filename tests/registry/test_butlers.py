@@ -128,7 +128,7 @@ def test_what_does_not_exist_is_named(registry, rse_id, changes, error, told):
 def test_a_body_that_is_no_butler_is_refused_with_its_place(registry, rse_id):
     client = registry.client()
     with pytest.raises(InvalidInput, match="transfer"):
-        client._call("POST", "/butlers", body={**butler().model_dump(mode="json"), "transfer": "move"})
+        client._call("POST", "/butlers", body={**butler().model_dump(mode="json"), "transfer": "auto"})
     with pytest.raises(InvalidInput, match="colour"):
         client._call("POST", "/butlers", body={**butler().model_dump(mode="json"), "colour": "red"})
     with pytest.raises(NotFound, match="butler list"):

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -28,6 +29,10 @@ HARMLESS = {
     ("/replicas/list", ("schemes",)),
     # of 100, whatever is set
     ("/butlers", ("instruments",)),
+    ("/butlers/{name}/complete", ("exposures", 0, "visits")),
+    # of 1000 texts, which one statement looks for
+    ("/arrivals/report", (0, "provides")),
+    ("/arrivals/wake", ("prerequisites",)),
     # read over where there are replicas
     ("/replicas/bad", ("pfns",)),
 }
@@ -171,20 +176,35 @@ def test_the_number_of_items_of_every_list_that_makes_work(limited):
     assert not unbounded, "\n".join(unbounded)
 
 
+def dripped(connection: socket.socket) -> bytes:
+    """Send a space at a time until there is an answer, and read it.
+
+    Raises
+    ------
+    ConnectionResetError
+        A space crossed the answer: what comes after the end makes TCP take back what was not read yet.
+    """
+    begun = time.monotonic()
+    connection.settimeout(0.05)
+    answered = b""
+    while not answered:
+        try:
+            connection.sendall(b" ")
+            answered = connection.recv(65536)
+        except TimeoutError:
+            assert time.monotonic() - begun < 15, "it is still waited for"
+    connection.settimeout(20)
+    return answered + everything(connection)
+
+
 def test_a_body_that_drips_in_is_given_up(limited):
-    with limited.open() as connection:
-        connection.sendall(limited.head("POST /dids", **{"Content-Length": "10000"}))
-        begun = time.monotonic()
-        connection.settimeout(0.05)
-        answered = b""
-        while not answered:
-            try:
-                connection.sendall(b" ")
-                answered = connection.recv(65536)
-            except TimeoutError:
-                assert time.monotonic() - begun < 15, "it is still waited for"
-        connection.settimeout(20)
-        answered += everything(connection)
+    for _ in range(5):
+        with limited.open() as connection, suppress(ConnectionResetError):
+            connection.sendall(limited.head("POST /dids", **{"Content-Length": "10000"}))
+            answered = dripped(connection)
+            break
+    else:
+        raise AssertionError("the connection was reset five times")
     assert answered.startswith(b"HTTP/1.1 408")
     assert b"connection: close" in answered.lower()
     assert b"too_slow" in answered

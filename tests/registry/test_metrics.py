@@ -79,7 +79,7 @@ def test_queues_links_and_rses(site):
     }
     assert found["arriero_transfer_bytes_total"] == {("IN2P3", "SLAC"): 3000}
     assert found["arriero_transfer_seconds_total"]["IN2P3", "SLAC"] > 0
-    assert found["arriero_link_slots"] == {("IN2P3", "SLAC"): 4}
+    assert found["arriero_link_slots"] == {("IN2P3", "SLAC"): 8}
     assert found["arriero_link_throughput_bytes"] == {("IN2P3", "SLAC"): 5e6}
     assert found["arriero_link_success_ratio"] == {("IN2P3", "SLAC"): 0.75}
     assert found["arriero_rse_down"] == {("IN2P3",): 0, ("LANCS",): 1, ("SLAC",): 0}
@@ -131,6 +131,7 @@ def test_what_workers_do(site):
     assert 99 < found["arriero_evaluation_oldest_due_seconds"][()] < 200
     assert found["arriero_arrivals"] == {("embargo", "leased"): 1, ("embargo", "pending"): 1}
     assert found["arriero_arrived"] == {("embargo", "ingested"): 1}
+    assert found["arriero_arrival_reasons"] == {("embargo", "", "pending"): 1}
     assert found["arriero_deletions"] == {
         ("LANCS", "failing"): 1,
         ("LANCS", "held"): 1,

@@ -9,7 +9,14 @@ from arriero.registry import migrate
 from arriero.registry.database import Database
 from arriero.registry.schema.tables import metadata
 
-PARTITIONED = ("audit_log", "deletion_history", "events", "request_history", "rule_history")
+PARTITIONED = (
+    "audit_log",
+    "deletion_history",
+    "events",
+    "request_attempts",
+    "request_history",
+    "rule_history",
+)
 
 
 def test_upgrade_makes_the_tables_that_the_code_describes(empty_database):

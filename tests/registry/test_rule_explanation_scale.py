@@ -1,4 +1,4 @@
-"""A rule with 100,000 locks is explained in a few passes over them."""
+"""A rule with many locks is explained in a few passes over them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from arriero.registry.states import LockState
 from arriero.registry.store import rule_explanation as store
 from support.server import running_registry
 
-LOCKS = 100_000
-STUCK = 10_000
+LOCKS = 40_000
+STUCK = LOCKS // 10
 RSES = 20
 CODES = ("no_source", "checksum_mismatch", "timed_out", "bad_replica")
 STATES = ("OK",) * 5 + ("REPLICATING",) * 4 + ("STUCK",)

@@ -90,6 +90,27 @@ BULK = {
         "lease_s": 60,
     },
     ("POST", "/arrivals/report"): lambda n: [{"id": i + 1, "fence": 0, "state": "failed"} for i in range(n)],
+    ("POST", "/arrivals/release"): lambda n: {"arrivals": [{"id": i + 1, "fence": 0} for i in range(n)]},
+    ("POST", "/arrivals/ingest-again"): lambda n: {
+        "arrivals": [{"id": i + 1, "fence": 99} for i in range(n)]
+    },
+    ("POST", "/arrivals/adopt"): lambda n: {
+        "arrivals": [{"id": i + 1, "fence": 99, "dataset_id": f"{i:032x}"} for i in range(n)]
+    },
+    ("POST", "/arrivals/change"): lambda n: {
+        "action": "retry",
+        "butler": "embargo",
+        "ids": [i + 1 for i in range(n)],
+    },
+    ("POST", "/arrivals/wake"): lambda n: {
+        "butler": "embargo",
+        "prerequisites": [f"visit={i}" for i in range(n)],
+    },
+    ("POST", "/butlers/{name}/complete"): lambda n: {
+        "exposures": [
+            {"instrument": "I", "exposure": str(i), "dataset_type": "raw", "detectors": 1} for i in range(n)
+        ]
+    },
     ("POST", "/requests/claim"): lambda n: {"worker": "w", "rses": ["MINE"] * n},
     ("POST", "/requests/extend"): lambda n: {
         "worker": "w",

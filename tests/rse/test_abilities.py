@@ -95,6 +95,37 @@ def test_what_was_proved_outlives_what_the_server_says(
         assert protocol.abilities.is_proved is False
 
 
+def test_what_another_thread_proves_meanwhile_is_not_unlearnt(pool: ProtocolPool) -> None:
+    with bad_server() as bad:
+        proved = pool.get(bad.endpoint()).probe()
+        fresh = ProtocolPool()
+        slow = fresh.get(bad.endpoint())
+
+        def overtake(verb: str, path: str) -> None:
+            del path
+            if verb == "OPTIONS":
+                slow.remember(proved)
+
+        bad.before = overtake
+        assert slow.abilities == proved
+        fresh.close()
+
+
+def test_what_was_proved_outlives_a_server_that_is_away(
+    pool: ProtocolPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bad_server() as bad:
+        protocol = pool.get(bad.endpoint())
+        proved = protocol.probe()
+        monkeypatch.setattr(davserver, "PROFILE_SECONDS", -1.0)
+
+        def refuse(verb: str, path: str) -> None:
+            bad.faults[path] = Fault(status=500) if verb == "OPTIONS" else Fault()
+
+        bad.before = refuse
+        assert protocol.abilities == proved
+
+
 def test_abilities_are_data(pool: ProtocolPool, services: Services) -> None:
     abilities = pool.get(endpoint_of(services.apache)).probe()
     kept = json.loads(json.dumps(abilities.as_dict()))
@@ -248,5 +279,7 @@ def test_a_file_system_says_what_it_can(tmp_path) -> None:
 
 
 def test_nothing_is_left_of_trials(services: Services) -> None:
+    """The marks that deletions leave are no trials (ADR 0023)."""
     for server in (services.xrootd_in2p3, services.apache, services.wsgidav):
-        assert [path for path in left_behind(server, ".") if ".arriero-" in path] == []
+        left = [path for path in left_behind(server, ".") if ".arriero-" in path]
+        assert [path for path in left if not path.endswith(".arriero-deletions")] == []

@@ -18,6 +18,7 @@ from arriero.rse.errors import (
     RSEError,
     SizeMismatch,
     TransferFailed,
+    Unavailable,
 )
 from arriero.rse.paths import temporary_path
 from arriero.rse.pool import ProtocolPool
@@ -157,13 +158,18 @@ class TestDestination:
         path, content = f"{folder}/f", bytes(6_000_000)
         (tmp_path / folder).mkdir()
         (tmp_path / path).write_bytes(content)
+        here = Endpoint("HERE", "file", "", 0, str(tmp_path))
         with xrootd_on_small_disk(services.directory, folder, 4 << 20) as small:
-            with pytest.raises((NoSpace, TransferFailed)) as caught:
-                copy_file(
-                    order(Endpoint("HERE", "file", "", 0, str(tmp_path)), endpoint_of(small), path, content),
-                    pool,
-                )
+            task = order(here, endpoint_of(small), path, content)
+            with pytest.raises((NoSpace, TransferFailed, Unavailable)) as caught:
+                copy_file(task, pool)
             assert caught.value.retryable
+            if isinstance(caught.value, Unavailable):
+                # XRootD 5.5.3 may die of a PUT that its disk has no room for
+                assert not small.is_running()
+                small.start()
+                with pytest.raises((NoSpace, TransferFailed)):
+                    copy_file(task, pool)
             assert pool.get(endpoint_of(small)).list_directory(folder) == []
 
     def test_folder_that_was_removed_since_it_was_made(

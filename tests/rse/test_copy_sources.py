@@ -178,12 +178,29 @@ class TestSource:
             copy_file(task, pool, limits=Limits(stall_s=0.3))
         assert left_behind(services.apache, folder) == []
 
+    def test_source_of_a_small_file_is_asked_for_its_bytes_only(
+        self, in2p3: WebDavServer, pool: ProtocolPool, folder: str, bad: BadServer
+    ) -> None:
+        first, second = f"{folder}/f", f"{folder}/g"
+        bad.files |= {first: CONTENT, second: CONTENT}
+        copy_file(order(bad.endpoint(), endpoint_of(in2p3), first), pool)
+        bad.requests.clear()
+        copy_file(order(bad.endpoint(), endpoint_of(in2p3), second), pool)
+        # the storage that pulls looks for itself
+        assert [verb for verb, *_ in bad.requests].count("GET") == 1
+        assert "PROPFIND" not in [verb for verb, *_ in bad.requests]
+        wrong = replace(order(bad.endpoint(), endpoint_of(in2p3), second), adler32="00000001")
+        with pytest.raises(SourceMismatch, match="adler32"):
+            copy_file(replace(wrong, destination_path=f"{folder}/h"), pool)
+        assert left_behind(in2p3, folder) == [first, second]
+
     def test_digest_that_fails_is_asked_for_again(
         self, in2p3: WebDavServer, pool: ProtocolPool, folder: str, bad: BadServer
     ) -> None:
         path = f"{folder}/f"
         bad.files[path], bad.faults[path] = CONTENT, Fault(digest_fails=2)
-        assert copy_file(order(bad.endpoint(), endpoint_of(in2p3), path), pool).adler32 == adler32(CONTENT)
+        task = replace(order(bad.endpoint(), endpoint_of(in2p3), path), adler32=None)
+        assert copy_file(task, pool).adler32 == adler32(CONTENT)
         assert bad.faults[path].digest_fails == 0
 
     def test_digest_that_never_comes_is_made_good_by_the_destination(

@@ -243,8 +243,9 @@ class TestServersThatDie:
         self, mortal: XRootD, pool: ProtocolPool, folder: str, bad: BadServer, monkeypatch
     ) -> None:
         """What it does of the old attempt when it wakes is done to the name of that attempt, and removed."""
-        monkeypatch.setattr("arriero.rse.transport.READ_TIMEOUT", 0.3)
-        monkeypatch.setattr("arriero.rse.thirdparty.MARKER_SILENCE", 0.3)
+        # long enough for a slow machine: what does not answer before it is frozen is passed by
+        monkeypatch.setattr("arriero.rse.transport.READ_TIMEOUT", 1.5)
+        monkeypatch.setattr("arriero.rse.thirdparty.MARKER_SILENCE", 1.5)
         path = f"{folder}/f"
         bad.files[path] = CONTENT
         task = order(bad.endpoint(), endpoint_of(mortal), path)

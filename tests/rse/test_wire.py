@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arriero.rse.answer_head import BrokenAnswer
 from arriero.rse.body import SizedBody
 from arriero.rse.errors import RSEError, TransferFailed, Unavailable
 from arriero.rse.pool import ProtocolPool
 from arriero.rse.transport import StorageSession
 from arriero.rse.types import Endpoint
-from arriero.rse.wire import MAX_HEAD, Answer, BrokenAnswer, Connection
+from arriero.rse.wire import MAX_HEAD, Answer, Connection
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 LONG = b"0123456789" * 20_000

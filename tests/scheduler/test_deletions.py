@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from arriero.registry.schema.base import after
 from arriero.registry.schema.tables import dids, events, replicas, rse_usage, rses
 from arriero.registry.services.accesses import Access, record_accesses
+from arriero.registry.services.metrics import measure
 from arriero.registry.states import DeletionOutcome
 from arriero.scheduler.deletion_claim import claim_deletions
 from arriero.scheduler.deletion_reports import Outcome, Report
@@ -53,6 +54,10 @@ def test_what_is_purged_goes_with_its_bytes_its_history_and_an_event(storages, p
         "protocol": "file",
     }
     assert first["url"].endswith("/SLAC/raw/file-000000")
+    counted = {family.name: dict(family.samples) for family in measure(storages.context())}
+    assert counted["arriero_deletions_ended_total"] == {("SLAC", "done", ""): 2}
+    assert counted["arriero_deleted_bytes_total"] == {("SLAC",): 200}
+    assert counted["arriero_deletion_seconds_total"]["SLAC",] > 0
     storages.catalogue.check_invariants()
     assert storages.run().claimed == 0
 

@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from arriero.registry.errors import Busy
 from arriero.rse.copy import CopyOrder, temporary_path
 from arriero.rse.pool import ProtocolPool
 from arriero.rse.types import Endpoint
 from arriero.scheduler.claim import ClaimedRequest
+from arriero.scheduler.held_leases import HeldLeases
 from arriero.scheduler.mover import ThreadMover
 from arriero.scheduler.plan import PlannedCopy
 
@@ -57,7 +59,7 @@ def test_an_error_of_the_storage_is_reported_with_its_code(copy, tmp_path):
 
 
 def test_a_bug_in_one_copy_ends_no_other(copy):
-    def explode(order, pool, *, cancelled):
+    def explode(order, pool, **_):
         if order.attempt_name == "bad":
             raise ZeroDivisionError("a bug")
         return "copied"
@@ -71,11 +73,58 @@ def test_a_bug_in_one_copy_ends_no_other(copy):
     assert second.result == "copied"
 
 
+def test_a_link_with_much_to_do_leaves_threads_to_others(copy):
+    done: list[str] = []
+
+    def note(order, pool, **_):
+        done.append(order.attempt_name)
+        return "copied"
+
+    first = [replace(copy, order=replace(copy.order, attempt_name=f"first-{n}")) for n in range(6)]
+    other = replace(copy, source_id=9, order=replace(copy.order, attempt_name="other"))
+    mover = ThreadMover(ProtocolPool(), threads=1, copy=note)
+    hold = threading.Event()
+    mover._executor.submit(hold.wait)
+    mover.submit([*first, other], {copy.link: 4, other.link: 4})
+    hold.set()
+    assert len(finished(mover, 7)) == 7
+    mover.close()
+    assert done[1] == "other", "it waits for a thread, and the thread goes to it next"
+    assert sorted(done) == [*(f"first-{n}" for n in range(6)), "other"]
+
+
+def test_the_lease_of_what_was_just_taken_is_looked_for_and_not_written(copy):
+    asked: list[tuple[list[int], frozenset[int]]] = []
+    lost: list[set[int]] = []
+    answers = iter([{(7, 3)}, {(7, 3)}, {(7, 3)}, Busy("later"), set()])
+
+    def extend(ids: list[int], young: frozenset[int]) -> frozenset[tuple[int, int]]:
+        asked.append((ids, young))
+        answer = next(answers)
+        if isinstance(answer, Busy):
+            raise answer
+        return frozenset(answer)
+
+    held = HeldLeases(extend, lost.append, lease_s=40)
+    held.add([copy.request])
+    held.beat()
+    held._since[7] -= 11
+    held.beat()
+    held.beat()
+    assert asked == [([7], frozenset({7})), ([7], frozenset()), ([7], frozenset({7}))]
+    held._since[7] -= 41
+    held.beat()
+    assert lost == [{7}], "nobody could be asked for longer than the lease"
+    held.beat()
+    assert lost == [{7}, {7}], "somebody else has it"
+
+
 def test_cancelled_copies_end(copy):
     begun = threading.Event()
 
-    def slow(order, pool, *, cancelled):
+    def slow(order, pool, *, cancelled, on_progress):
         begun.set()
+        on_progress(3)
         while not cancelled():
             time.sleep(0.01)
         from arriero.rse.errors import Cancelled
@@ -86,8 +135,12 @@ def test_cancelled_copies_end(copy):
     mover = ThreadMover(ProtocolPool(), threads=1, copy=slow)
     mover.submit([copy, waiting], {copy.link: 1})
     begun.wait(10)
+    while not mover.progress():
+        time.sleep(0.01)
+    assert mover.progress() == {7: 3}
     mover.cancel([7, 8])
     assert [ended.code for ended in finished(mover, 2)] == ["cancelled", "cancelled"]
+    assert mover.progress() == {}
     mover.close()
 
 
@@ -95,7 +148,7 @@ def test_no_more_copies_of_a_link_run_at_once_than_it_has_slots(copy):
     running, most, lock = 0, 0, threading.Lock()
     go = threading.Event()
 
-    def held(order, pool, *, cancelled):
+    def held(order, pool, **_):
         nonlocal running, most
         with lock:
             running += 1

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
 from sqlalchemy import func, insert, select, update
@@ -16,7 +15,7 @@ from arriero.registry.schema.tables import bad_replicas, deletion_history, delet
 from arriero.registry.states import BadReplicaState, DeletionOutcome, ReplicaState
 from support.database import migrated_database
 from support.deletions import Storages
-from support.reapers import SLEEPS, STEPS, is_asleep, start_reaper
+from support.reapers import SLEEPS, STEPS, is_asleep, start_reaper, wait_until
 from support.scheduling import Catalogue
 from support.services import drop_database
 
@@ -78,7 +77,7 @@ def test_two_reapers_leave_one_copy_of_each_file_and_delete_nothing_twice(storag
 
 @pytest.mark.timeout(240)
 def test_reapers_that_are_killed_at_random_lose_nothing(storages):
-    pair, ids = purged_everywhere(storages, 3000)
+    pair, ids = purged_everywhere(storages, 1200)
     settings = {
         "deletion_batch": 100,
         "deletion_threads": 2,
@@ -170,11 +169,3 @@ def test_what_a_reaper_that_was_stopped_for_long_does_when_it_wakes(storages, st
     assert [row.file_id for row in said] == ids[: 2 + hit]
     assert {row.state for row in said} == {BadReplicaState.SUSPICIOUS}
     storages.catalogue.check_invariants()
-
-
-def wait_until(happened: Callable[[], bool], otherwise: str) -> None:
-    """Wait for something that another process does."""
-    until = time.monotonic() + 30
-    while not happened():
-        assert time.monotonic() < until, otherwise
-        time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import select
 
+from arriero.agent.notifications import transferred
 from arriero.registry.schema.base import after
 from arriero.registry.states import ReplicaState, RequestState, RuleState
 from arriero.scheduler.claim import ClaimedRequest, claim_requests, extend_leases
@@ -16,6 +18,7 @@ from arriero.scheduler.evaluate import Evaluator
 from arriero.scheduler.reports import Report, Transfer, failure, released, success
 from arriero.scheduler.settle import Settled, settle
 from support.database import counted_statements
+from support.rubin_messages import RECORDED
 from support.scheduling import (
     Catalogue,
     arrivals,
@@ -26,6 +29,8 @@ from support.scheduling import (
     request_history,
     requests,
 )
+
+SIDECAR = {"rubin_butler": "raw_file", "rubin_sidecar": '{"id":"bad79e54","run":"LATISS/raw/all"}'}
 
 COPIED = Transfer("third_party_pull", 0.5, "SLAC", "davs://slac/x", "davs://in2p3/x", "davs")
 
@@ -91,19 +96,44 @@ def test_success_makes_replica_lock_rule_event_arrival_and_history(catalogue, ni
     assert "other" not in first.payload
 
 
+def test_a_file_that_is_brought_again_is_ingested_again(catalogue, night):
+    """What failed there, or waits for its replica; what is in the Butler, or was let go, stays."""
+    butler = catalogue.butler("embargo", night.in2p3)
+    before = [
+        ("failed", "malformed_fits"),
+        ("pending", "replica_not_available"),
+        ("parked", "missing_dimension"),
+        ("ingested", None),
+        ("released", "dropped"),
+    ]
+    with catalogue.database.transaction() as tx:
+        for file, (state, code) in zip(night.files, before, strict=True):
+            values = {"butler_id": butler, "file_id": file, "rse_id": night.in2p3, "attempt": 8}
+            said = {"code": code, "reason": code, "waits_for": "visit=1" if state == "parked" else None}
+            tx.execute(arrivals.insert().values(**values, **said, state=state))
+    catalogue.age(arrivals, -3600, "not_before")
+    assert settled(catalogue, [success(request, COPIED) for request in claim(catalogue)]).done == 5
+    rows = catalogue.rows(select(arrivals).order_by(arrivals.c.file_id))
+    assert [(row.state, row.code) for row in rows] == [("pending", None), ("pending", None), *before[2:]]
+    assert [row.attempt for row in rows] == [0, 0, 8, 8, 8]
+    assert [row.fence for row in rows] == [1, 1, 0, 0, 0]
+
+
 def test_transfer_done_has_the_keys_that_rubins_ingest_reads(catalogue, night):
     (request, *_) = claim(catalogue)
+    catalogue.metadata(request.file_id, SIDECAR)
     settled(catalogue, [success(request, COPIED)])
     (event,) = catalogue.rows(select(events))
-    # as in the message that ctrl_ingestd's tests hold
-    keys = (
-        "activity request-id duration checksum-adler checksum-md5 file-size bytes guid previous-request-id "
-        "protocol scope name dataset datasetScope src-type src-rse src-url dst-type dst-rse dst-url reason "
-        "transfer-endpoint transfer-id transfer-link created_at submitted_at started_at transferred_at tool-id "
-        "account datatype transfer_link"
-    )
-    assert set(event.payload) == set(keys.split())
+    recorded = RECORDED["payload"]
     payload = event.payload
+    assert set(payload) == set(recorded), "as in the message that ctrl_ingestd's tests hold"
+    for key, value in recorded.items():
+        if payload[key] is not None and value is not None:
+            assert isinstance(payload[key], int | float if isinstance(value, int) else type(value)), key
+    message = json.loads(json.dumps({"event_type": event.event_type, "payload": payload}))
+    read = transferred(message)
+    assert read is not None
+    assert (read.scope, read.rse, read.bytes, read.meta) == ("raw", "IN2P3", 1000, SIDECAR)
     assert (payload["scope"], payload["dataset"], payload["datasetScope"]) == ("raw", "night", "raw")
     assert (payload["src-rse"], payload["dst-rse"], payload["dst-url"]) == ("SLAC", "IN2P3", "davs://in2p3/x")
     assert payload["checksum-adler"] == "0a0b0c0d"

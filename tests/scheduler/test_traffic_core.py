@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from arriero.scheduler.core.breaker import FIRST_WAIT_S, LONGEST_WAIT_S, TRIPS_AFTER, Health, next_health
 from arriero.scheduler.core.lanes import Lane, allot, levels
-from arriero.scheduler.core.links import LEAST, MOST, LinkState, decide, is_ripe, quota, share
+from arriero.scheduler.core.links import LEAST, MOST, LinkState, decide, is_ripe, quota, resumed, share
 
 LANES = st.lists(
     st.builds(
@@ -97,8 +97,23 @@ def test_a_busy_link_gets_more_while_that_brings_more():
     assert (decide(failing).state.slots, decide(failing).reason) == (6, "fewer: 50% of 100 copies succeeded")
 
 
+def test_time_in_which_nothing_was_under_way_says_nothing_about_a_link():
+    state = LinkState(slots=8, done=20, bytes=10**7, seconds=2.0, elapsed_s=90.0)
+    assert resumed(state, [0.1, 0.2], silent_s=2.0) is state
+    fresh = resumed(state, [0.5] * 160, silent_s=80.0)
+    assert (fresh.done, fresh.bytes, fresh.elapsed_s) == (0, 0, 10.0)
+    long = resumed(state, [70.0], silent_s=60.0)
+    assert long is state, "that one was under way all the time"
+
+
+def test_the_first_window_of_a_link_is_short():
+    assert not is_ripe(LinkState(done=29, elapsed_s=0.6))
+    assert is_ripe(LinkState(done=30, elapsed_s=0.6))
+    assert not is_ripe(LinkState(done=300, elapsed_s=3.9, throughput=1e6)), "workers tell of copies in bursts"
+
+
 def test_short_copies_are_claimed_ahead_and_long_ones_are_not():
-    assert quota(LinkState(slots=10, duration=0.01)) == 1000
+    assert quota(LinkState(slots=10, duration=0.01)) == 4000
     assert quota(LinkState(slots=10, duration=3600.0)) == 40
     assert share(10, own=20, total=40) == 5
     assert share(10, own=0, total=40) == 1

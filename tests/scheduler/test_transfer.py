@@ -9,8 +9,11 @@ import zlib
 import pytest
 from sqlalchemy import select
 
+from arriero.registry.schema.tables import rse_abilities
 from arriero.registry.states import ReplicaState, RequestState, RuleState
 from arriero.rse.errors import NotFound, TransferFailed
+from arriero.rse.pool import ProtocolPool
+from arriero.rse.types import Endpoint
 from arriero.scheduler.evaluate import Evaluator
 from arriero.scheduler.sweeps import sweep_requests
 from arriero.scheduler.testing import ScriptedMover
@@ -210,6 +213,25 @@ def test_one_failing_rse_holds_up_no_other(catalogue, sites):
     catalogue.check_invariants()
 
 
+def assert_spares_the_next_one_the_trial(catalogue, context, destination, in2p3):
+    """What a process has found out of a storage is known to the next one, until it is old."""
+    kept = catalogue.one(select(rse_abilities).where(rse_abilities.c.rse_id == destination))
+    assert kept.origin == f"https://127.0.0.1:{in2p3.port}"
+    assert kept.abilities["third_party_pull"]
+    assert kept.abilities["server"].startswith("xrootd")
+    pool = ProtocolPool()
+    TransferRunner(context, pool=pool).run()
+    told = Endpoint("IN2P3", "davs", "127.0.0.1", in2p3.port, in2p3.prefix, str(in2p3.ca_bundle))
+    assert pool.learnt() == {}
+    proved = pool.get(told).proved
+    assert proved is not None
+    assert proved.as_dict() == kept.abilities
+    catalogue.age(rse_abilities, 4000, "probed_at")
+    later = ProtocolPool()
+    TransferRunner(context, pool=later).run()
+    assert later.get(told).proved is None, "what is old is found out anew"
+
+
 def test_copies_between_two_real_servers(catalogue, services, tmp_path):
     """Bytes arrive verified under their final names; a wrong checksum in the catalogue never becomes AVAILABLE."""
     slac, in2p3 = services.xrootd_slac, services.xrootd_in2p3
@@ -259,3 +281,4 @@ def test_copies_between_two_real_servers(catalogue, services, tmp_path):
     assert found == {name.rpartition("/")[2]: content for name, content in list(contents.items())[:-1]}
     assert catalogue.count(replicas, rse_id=destination, state=ReplicaState.AVAILABLE) == 11
     catalogue.check_invariants()
+    assert_spares_the_next_one_the_trial(catalogue, context, destination, in2p3)

@@ -124,12 +124,48 @@ def _of_rules(callers: Callers) -> dict[tuple[str, str], Call]:
 
 
 def _of_arrivals(callers: Callers) -> dict[tuple[str, str], Call]:
-    """Everything is claimed but one file. A longer lease is no change that is written down: its call stays idle."""
+    """Everything is claimed but one file; of what was claimed some is in the Butler, parked, or has failed."""
     claim = {"butler": "embargo", "worker": "w", "limit": 100}
     [held, *_] = _do(callers, "POST", "/arrivals/claim", claim)
-    _file(callers, "fresh", "MINE")
     report = {"id": held["id"], "fence": held["fence"], "state": "failed"}
-    return {("POST", "/arrivals/report"): ("/arrivals/report", [report])}
+
+    def made(key: str, state: str, **more: object) -> dict[str, object]:
+        _file(callers, key, "MINE")
+        [file] = _do(callers, "POST", "/arrivals/claim", claim)
+        outcome = {
+            "id": file["id"],
+            "fence": file["fence"],
+            "state": state,
+            "code": "c",
+            "reason": "r",
+            **more,
+        }
+        _do(callers, "POST", "/arrivals/report", [outcome])
+        return {"id": file["id"], "fence": file["fence"]}
+
+    ingested, lost = made("ingested", "ingested"), made("missing", "ingested")
+    made("waits", "parked", waits_for="visit=1")
+    failed, known = made("failed", "failed"), made("known", "failed")
+    _file(callers, "fresh", "MINE")
+    extension = {"arrivals": [{"id": held["id"], "fence": held["fence"]}], "lease_s": 60}
+    return {
+        ("POST", "/arrivals/extend"): ("/arrivals/extend", extension),
+        ("POST", "/arrivals/report"): ("/arrivals/report", [report]),
+        ("POST", "/arrivals/release"): ("/arrivals/release", {"arrivals": [ingested]}),
+        ("POST", "/arrivals/ingest-again"): ("/arrivals/ingest-again", {"arrivals": [lost]}),
+        ("POST", "/arrivals/adopt"): (
+            "/arrivals/adopt",
+            {"arrivals": [{**known, "dataset_id": "00000000-0000-0000-0000-000000000001"}]},
+        ),
+        ("POST", "/arrivals/change"): (
+            "/arrivals/change",
+            {"action": "retry", "butler": "embargo", "ids": [failed["id"]]},
+        ),
+        ("POST", "/arrivals/wake"): (
+            "/arrivals/wake",
+            {"butler": "embargo", "prerequisites": ["visit=1"]},
+        ),
+    }
 
 
 def _of_movers(callers: Callers) -> dict[tuple[str, str], Call]:

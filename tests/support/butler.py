@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+import sqlalchemy
 from lsst.daf.butler import DatasetRef
 
 from arriero.agent.ingest.butler_repository import open_repository
@@ -51,3 +53,17 @@ def exposures(repository: str) -> dict[int, dict[str, Any]]:
             "exposure", instrument="LSSTComCam", limit=None, explain=False
         )
         return {record.id: record.toDict() for record in records}
+
+
+def registry_url(database_url: str, directory: Path, patch: pytest.MonkeyPatch) -> str:
+    """Give the URL for a Butler registry, its password where the Butler looks for it."""
+    url = sqlalchemy.make_url(database_url)
+    auth = directory / "db-auth.yaml"
+    auth.write_text(
+        f"- url: postgresql://{url.host}:{url.port}/{url.database}\n"
+        f"  username: {url.username}\n"
+        f"  password: '{url.password}'\n"
+    )
+    auth.chmod(0o600)
+    patch.setenv("LSST_DB_AUTH", str(auth))
+    return f"postgresql://{url.host}:{url.port}/{url.database}"

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from support.thorough import SHARE
+
 CANARY = Path("/tmp/arriero-hostile-canary")
 """A file that some of the names try to make."""
 
@@ -155,11 +157,11 @@ LEAKS = re.compile(
 
 
 def of_place(number: int, *, half: int) -> list[tuple[str, str]]:
-    """One name of every second kind, another one at each place: the two halves together send each kind everywhere."""
+    """One name of some of the kinds, others at the next place: at length the two halves together send each kind everywhere."""
     return [
         (kind, names[number % len(names)])
         for position, (kind, names) in enumerate(BY_KIND.items())
-        if (number + position) % 2 == half
+        if (number + position) % (2 * SHARE) == half
     ]
 
 

@@ -45,7 +45,10 @@ EVERY = "*"
 
 _TABLES = rules.metadata.tables
 DIARIES = frozenset(
-    {"audit_log", "events", "rule_history", "request_history", "contents_history", "deletion_history"}
+    {
+        *("audit_log", "events", "rule_history", "request_history", "request_attempts"),
+        *("contents_history", "deletion_history"),
+    }
 )
 """Only ever appended to, with keys of their own, and read by no operation here."""
 

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
-from arriero.registry.database import Database
-from arriero.registry.ports import SilentDoorbell
-from arriero.registry.services.context import Context
-from arriero.registry.settings import Settings
 from arriero.scheduler import (
     deletion_claim,
     deletion_effects,
@@ -25,31 +17,11 @@ from arriero.scheduler import (
 )
 from arriero.scheduler.deletion_run import DeletionRunner
 from arriero.scheduler.deletion_sweep import sweep_deletions
+from support.dying import after, before, context, die, is_asleep, preload, start, stop, wait_until
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__])
+__all__ = ["SLEEPS", "STEPS", "is_asleep", "start_reaper", "wait_until"]
 
-
-def _die(*_: object, **__: object) -> Any:
-    os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
-
-
-def _before(module: Any, name: str) -> Callable[[], None]:
-    return lambda: setattr(module, name, _die)
-
-
-def _after(module: Any, name: str) -> Callable[[], None]:
-    def arm() -> None:
-        done = getattr(module, name)
-
-        def work(*args: Any, **options: Any) -> Any:
-            done(*args, **options)
-            _die()
-
-        setattr(module, name, work)
-
-    return arm
+preload(__name__)
 
 
 def _around_a_request(*, sent: bool) -> Callable[[], None]:
@@ -64,10 +36,10 @@ def _around_a_request(*, sent: bool) -> Callable[[], None]:
             def counted(one: Any) -> Any:
                 third = next(asked) == 2
                 if third and not sent:
-                    _die()
+                    die()
                 report = remove(one)
                 if third:
-                    _die()
+                    die()
                 return report
 
             return counted
@@ -78,18 +50,26 @@ def _around_a_request(*, sent: bool) -> Callable[[], None]:
 
 
 STEPS: dict[str, Callable[[], None]] = {
-    "mark: in the database and not on the storage": _before(deletion_mark, "_write"),
-    "mark: on the storage and not noted": _before(deletion_mark, "_note"),
-    "claim: not committed": _before(deletion_claim._Claiming, "_taken"),
-    "claim: committed": _before(deletion_leases.DeletionLeases, "add"),
+    "mark: in the database and not on the storage": before(deletion_mark, "_write"),
+    "mark: on the storage and not noted": before(deletion_mark, "_note"),
+    "claim: not committed": before(deletion_claim._Claiming, "_taken"),
+    "claim: committed": before(deletion_leases.DeletionLeases, "add"),
     "storage: not asked": _around_a_request(sent=False),
     "storage: has answered": _around_a_request(sent=True),
-    "settle: not begun": _before(deletion_site, "settle_deletions"),
-    "settle: not committed": _after(deletion_effects, "finish"),
-    "settle: committed": _after(deletion_site, "settle_deletions"),
-    "run: ended": _after(deletion_run, "_figures"),
+    "settle: not begun": before(deletion_site, "settle_deletions"),
+    "settle: not committed": after(deletion_effects, "finish"),
+    "settle: committed": after(deletion_site, "settle_deletions"),
+    "run: ended": after(deletion_run, "_figures"),
 }
 """Where a worker can be made to die."""
+
+
+def _stop_between_transactions(leases: deletion_leases.DeletionLeases) -> None:
+    """Stop when no other thread holds anything in the database, which nobody else could take then."""
+    pool: Any = leases._database.engine.pool
+    while pool.checkedout():
+        time.sleep(0.005)
+    stop()
 
 
 def _fall_asleep(*, before: bool) -> Callable[[], None]:
@@ -101,10 +81,10 @@ def _fall_asleep(*, before: bool) -> Callable[[], None]:
         def is_held(self: Any, one: Any) -> bool:
             third = next(of_next) == 2
             if third and before:
-                _stop()
+                _stop_between_transactions(self)
             answer = asked(self, one)
             if third and not before:
-                _stop()
+                _stop_between_transactions(self)
             return answer
 
         deletion_leases.DeletionLeases.is_held = is_held  # type: ignore[method-assign]
@@ -112,29 +92,11 @@ def _fall_asleep(*, before: bool) -> Callable[[], None]:
     return arm
 
 
-def _stop() -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
-    # this thread may run on for a moment
-    time.sleep(0.5)
-
-
 SLEEPS: dict[str, Callable[[], None]] = {
     "asleep: before it asks whether it may": _fall_asleep(before=True),
     "asleep: between that and the request": _fall_asleep(before=False),
 }
 """Where a worker can be made to stop until it is woken."""
-
-
-def is_asleep(process: BaseProcess) -> bool:
-    """Whether a worker has come to where it stops."""
-    state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return state == "T"
-
-
-def context(url: str, settings: Mapping[str, Any]) -> Context:
-    """What a worker of its own process works with."""
-    database = Database(url, pool_size=4)
-    return Context(database, Settings(database_url=url, **settings), SilentDoorbell())
 
 
 def _reap(url: str, settings: Mapping[str, Any], step: str | None, seconds: float) -> None:
@@ -164,6 +126,4 @@ def start_reaper(
     seconds
         How long it looks for work again and again.
     """
-    process = _CONTEXT.Process(target=_reap, args=(url, dict(settings), step, seconds), daemon=True)
-    process.start()
-    return process
+    return start(_reap, url, dict(settings), step, seconds)

@@ -42,8 +42,10 @@ class ButlerSite:
     ----------
     root
         What the tool calls `rse_root`.
+    zipped
+        Data products that travel in the zip alone.
     zip, dimensions
-        A zip of data products as the Butler packs them, and an export of dimension records.
+        A zip as the Butler packs them, and an export of dimension records.
     """
 
     server: WebDavServer
@@ -51,6 +53,7 @@ class ButlerSite:
     scope: str
     raws: list[DatasetRef] = field(default_factory=list)
     products: list[DatasetRef] = field(default_factory=list)
+    zipped: list[DatasetRef] = field(default_factory=list)
     zip: Path = Path()
     dimensions: Path = Path()
 
@@ -101,7 +104,8 @@ def butler_site(server: WebDavServer, folder: str, scope: str) -> ButlerSite:
     with Butler.from_config(str(site.repository), writeable=True, run=PRODUCTS) as butler:
         site.raws = butler.query_datasets("raw", collections=RUN, limit=None)
         site.products = _put_products(butler)
-        zipped = butler.retrieve_artifacts_zip(site.products[:3], site.repository / "zips")
+        site.zipped = _put_for_the_zip(butler)
+        zipped = butler.retrieve_artifacts_zip(site.zipped, site.repository / "zips")
         site.zip = Path(zipped.ospath)
         site.dimensions = _export_dimensions(butler, site.repository)
     server.account.own(*site.root.rglob("*"), site.root)
@@ -127,6 +131,14 @@ def _put_products(butler: Butler) -> list[DatasetRef]:
             for detector in range(DETECTORS)
         ]
     return refs
+
+
+def _put_for_the_zip(butler: Butler) -> list[DatasetRef]:
+    dimensions = ["instrument", "exposure", "detector"]
+    dataset_type = DatasetType("zipped_log", dimensions, "StructuredDataDict", universe=butler.dimensions)
+    butler.registry.registerDatasetType(dataset_type)
+    data_id = {"instrument": "LSSTComCam", "exposure": DAY * 100_000 + EXPOSURES[0]}
+    return [butler.put({"detector": n}, dataset_type, data_id, detector=n) for n in range(3)]
 
 
 def _export_dimensions(butler: Butler, repository: Path) -> Path:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -25,6 +25,7 @@ from servicelib.wsgidav import WsgiDav
 from servicelib.xrootd import XRootD
 from servicelib.xrootd_tokens import XRootDWithTokens
 from support.pg_databases import Databases
+from support.thorough import is_run
 
 PREFIX = "arriero-pytest-"
 
@@ -201,6 +202,7 @@ _LONGEST = frozenset(
         "test_evaluation_work.py",
         "test_hostile_input.py",
         "test_hostile_names.py",
+        "test_ingest_benchmark.py",
         "test_interleavings.py",
         "test_interleavings_three.py",
         "test_main_job.py",
@@ -219,11 +221,19 @@ _LONGEST = frozenset(
 """Files of few tests that take long: begun last, one process would wait for the other."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs a real server, so that `make test-quick` can leave it out; have what takes longest begin first."""
+    run = {item: is_run(item.nodeid, *_asked_for(item)) for item in items}
+    config.hook.pytest_deselected(items=[item for item in items if not run[item]])
+    items[:] = [item for item in items if run[item]]
     tests = Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path.name not in _LONGEST, -tests[item.path]))
     for item in items:
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        if "services" in getattr(item, "fixturenames", ()) or parameters.get("database_kind") == "postgresql":
+        fixtures, parameters = _asked_for(item)
+        if "services" in fixtures or parameters.get("database_kind") == "postgresql":
             item.add_marker("services")
+
+
+def _asked_for(item: pytest.Item) -> tuple[Sequence[str], Mapping[str, Any]]:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return getattr(item, "fixturenames", ()), parameters

@@ -20,6 +20,35 @@ ROUTES: Routes = {
         "/arrivals/extend",
         {"arrivals": [{"id": 1, "fence": 0}], "lease_s": 60},
     ),
+    ("POST", "/arrivals/release"): (AGENT, "/arrivals/release", {"arrivals": [{"id": 1, "fence": 99}]}),
+    ("POST", "/arrivals/ingest-again"): (
+        AGENT,
+        "/arrivals/ingest-again",
+        {"arrivals": [{"id": 1, "fence": 99}]},
+    ),
+    ("POST", "/arrivals/adopt"): (
+        AGENT,
+        "/arrivals/adopt",
+        {"arrivals": [{"id": 1, "fence": 99, "dataset_id": "00000000-0000-0000-0000-000000000001"}]},
+    ),
+    ("POST", "/arrivals/change"): (
+        AGENT,
+        "/arrivals/change",
+        {"action": "retry", "butler": "embargo", "state": "failed"},
+    ),
+    ("POST", "/arrivals/wake"): (
+        AGENT,
+        "/arrivals/wake",
+        {"butler": "embargo", "prerequisites": ["instrument=LSSTComCam"]},
+    ),
+    ("POST", "/butlers/{name}/complete"): (
+        AGENT,
+        "/butlers/embargo/complete",
+        {"exposures": [{"instrument": "I", "exposure": "1", "dataset_type": "raw", "detectors": 1}]},
+    ),
+    ("GET", "/butlers/{name}/files"): (KNOWN, "/butlers/embargo/files?dataset=hers:d&state=pending", None),
+    ("GET", "/butlers/{name}/status"): (KNOWN, "/butlers/embargo/status", None),
+    ("GET", "/butlers/{name}/prerequisites"): (KNOWN, "/butlers/embargo/prerequisites", None),
     ("GET", "/transfers"): (
         KNOWN,
         "/transfers?destination=YOURS&state=QUEUED&code=queued&order=problem",
