@@ -11,7 +11,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lint lint-types lint-others docs docs-conformance test model test-quick chaos interleavings fuzz bench-registry bench-rules bench-transfers lock clean
+.PHONY: help venv demo lint lint-types lint-others docs docs-conformance test test-at-length model test-quick chaos interleavings fuzz bench-registry bench-rules bench-transfers bench-ingest lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,13 +48,16 @@ docs-conformance: venv ## write the page on the official client, from what its t
 test: lint ## everything, with real servers (as root it installs their Debian packages); PYTEST_ARGS="-k rule"
 	@$(BIN)/python deploy/services run -- $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
+test-at-length: lint ## as test, with everything that is tried in part there: each test over HTTP on both databases, all hostile calls
+	@ARRIERO_TEST_AT_LENGTH=1 $(BIN)/python deploy/services run -- $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
 chaos: venv ## processes that attach, evaluate, copy and change rules, killed at random (CHAOS_S=600 seconds, CHAOS_FILES=10000, CHAOS_SEED=7)
 	@ARRIERO_TEST_CHAOS_S=$(or $(CHAOS_S),600) ARRIERO_TEST_CHAOS_FILES=$(or $(CHAOS_FILES),10000) ARRIERO_TEST_CHAOS_SEED=$(CHAOS_SEED) \
 		$(BIN)/python -m pytest tests/chaos -s $(PYTEST_ARGS)
 
-fuzz: venv ## the OpenAPI document against the service, at length (FUZZ_EXAMPLES=300 cases of each call, FUZZ_SEED=3)
+fuzz: venv ## the OpenAPI document and hostile calls against the service, at length (FUZZ_EXAMPLES=300 cases of each call, FUZZ_SEED=3)
 	@ARRIERO_TEST_FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),300) ARRIERO_TEST_FUZZ_SEED=$(or $(FUZZ_SEED),3) \
-		$(BIN)/python deploy/services run -- $(BIN)/python -m pytest tests/registry/test_schemathesis.py --timeout 1200 $(PYTEST_ARGS)
+		$(BIN)/python deploy/services run -- $(BIN)/python -m pytest tests/registry/test_schemathesis.py tests/registry/test_hostile_input.py tests/registry/test_hostile_names.py tests/registry/test_access.py --timeout 1200 $(PYTEST_ARGS)
 
 model: venv ## the state machine of rules at length, new examples each time (MODEL_EXAMPLES=500 of each system)
 	@ARRIERO_TEST_MODEL_EXAMPLES=$(or $(MODEL_EXAMPLES),500) \
@@ -76,6 +79,9 @@ bench-rules: venv ## rules beside Rucio 41.5.1 and their bare rows, about half a
 
 bench-transfers: venv ## copies and deletions beside rclone, curl, gfal2 and Rucio's conveyor, about half an hour; BENCH_ARGS="--parts small"
 	@$(BIN)/python deploy/services run --only postgresql --only redis -- $(BIN)/python benchmarks/transfers $(BENCH_ARGS)
+
+bench-ingest: venv ## the ingest beside the Butler's own API and commands, about an hour; BENCH_ARGS="--parts exposures"
+	@$(BIN)/python deploy/services run --only postgresql --only redis -- $(BIN)/python benchmarks/ingest $(BENCH_ARGS)
 
 lock: ## compile requirements.lock again from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-header -o requirements.lock
