@@ -265,7 +265,9 @@ def _prove_third_party(source: Site, destination: Site, adopted: int) -> None:
     XRootD 5.5.3 finishes a copy whose client is gone, and logs no end of it: what was adopted may have a begin alone.
     """
     log = destination.server.log_path.read_text(errors="replace")
-    pattern = r"event=(PULL_START|TRANSFER_SUCCESS), local=(\S+), remote=(\S+?),(?:.*bytes_transferred=(\d+))?"
+    pattern = (
+        r"event=(PULL_START|TRANSFER_SUCCESS), local=(\S+), remote=(\S+?),(?:.*bytes_transferred=(\d+))?"
+    )
     begun: set[str] = set()
     pulled: dict[str, int] = {}
     base = f"{source.server.url}/{source.folder}/"
