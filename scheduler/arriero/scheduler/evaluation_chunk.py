@@ -133,7 +133,7 @@ def _place_new_groups(tx: Connection, rule: RuleFacts, eligible: Eligible, obser
     scope = rule.scope
     if not groups.find_new_groups(tx, scope):
         return 0
-    measured = groups.measure_groups(tx, scope, presence=eligible.fault is None)
+    measured = groups.measure_groups(tx, scope, () if eligible.fault is not None else eligible.weights)
     quota = None if eligible.fault is not None else quota_of(tx, rule, sum(group.bytes for group in measured))
     refused: dict[int, tuple[str, str]] = {}
     chosen: list[tuple[int, int, str]] = []

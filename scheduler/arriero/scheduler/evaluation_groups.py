@@ -3,7 +3,7 @@
 A group is measured as a whole, once: when it is placed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -44,6 +44,9 @@ REASON_LIMIT = 1000
 _LARGE = 100_000
 """Files; to measure more, it pays to read whole tables."""
 
+_FEW = 8
+"""RSEs that are asked for one by one; of more, all replicas of a file are read."""
+
 
 def find_new_groups(connection: Connection, scope: Scope) -> int:
     """Find the groups of this chunk's files that have no place yet; give how many datasets are in them."""
@@ -59,18 +62,18 @@ def find_new_groups(connection: Connection, scope: Scope) -> int:
     ).rowcount
 
 
-def measure_groups(connection: Connection, scope: Scope, *, presence: bool) -> Sequence[GroupTotal]:
+def measure_groups(connection: Connection, scope: Scope, candidates: Collection[int]) -> Sequence[GroupTotal]:
     """Measure the new groups, as a whole; in the order of their names.
 
     Parameters
     ----------
-    presence
-        Whether anybody asks what of them is there already.
+    candidates
+        RSEs of which somebody asks what of the groups is there already.
     """
     large = _are_large(connection, scope)
     # the same statements for any number of files
     (join_as_planned if large else join_as_written)(connection)
-    member = _members(scope).subquery("member")
+    member = _members(connection, scope, large=large).subquery("member")
     found, did = _joined(connection, member, dids, dids.c.id == member.c.file_id, large=large)
     total = (
         select(member.c.group_id, func.sum(func.coalesce(did.bytes, 0)).label("bytes"))
@@ -85,7 +88,7 @@ def measure_groups(connection: Connection, scope: Scope, *, presence: bool) -> S
         .join(scopes, scopes.c.id == dids.c.scope_id)
         .order_by(scopes.c.name, dids.c.name)
     ).all()
-    there = _present_bytes(connection, scope, large=large) if presence else {}
+    there = _present_bytes(connection, scope, candidates, large=large) if candidates else {}
     join_as_written(connection)
     return [
         GroupTotal(row.group_id, f"{row.scope}:{row.name}", int(row.bytes), there.get(row.group_id, {}))
@@ -94,7 +97,7 @@ def measure_groups(connection: Connection, scope: Scope, *, presence: bool) -> S
 
 
 def _are_large(connection: Connection, scope: Scope) -> bool:
-    some = _members(scope).limit(_LARGE).subquery("some")
+    some = _members(connection, scope, large=False).limit(_LARGE).subquery("some")
     return connection.execute(select(func.count()).select_from(some)).scalar_one() == _LARGE
 
 
@@ -104,14 +107,17 @@ def _joined(
     return (rows.join(table, on), table.c) if large else look_up(connection, rows, table, on)
 
 
-def _present_bytes(connection: Connection, scope: Scope, *, large: bool) -> dict[int, dict[int, int]]:
+def _present_bytes(
+    connection: Connection, scope: Scope, candidates: Collection[int], *, large: bool
+) -> dict[int, dict[int, int]]:
     """Bytes of each new group that are there already, by group and RSE."""
-    member = _members(scope).subquery("member")
-    on = and_(
-        replicas.c.file_id == member.c.file_id,
-        replicas.c.state.in_(scope.there),
-        one_of(replicas.c.rse_id, select(eval_rses.c.rse_id).where(eval_rses.c.is_candidate)),
-    )
+    member = _members(connection, scope, large=large).subquery("member")
+    at_one: ColumnElement[bool]
+    if len(candidates) <= _FEW:
+        at_one = replicas.c.rse_id.in_(sorted(candidates))
+    else:
+        at_one = one_of(replicas.c.rse_id, select(eval_rses.c.rse_id).where(eval_rses.c.is_candidate))
+    on = and_(replicas.c.file_id == member.c.file_id, replicas.c.state.in_(scope.there), at_one)
     found, replica = _joined(connection, member, replicas, on, large=large)
     rows = connection.execute(
         select(member.c.group_id, replica.rse_id, func.sum(replica.bytes).label("bytes"))
@@ -123,7 +129,7 @@ def _present_bytes(connection: Connection, scope: Scope, *, large: bool) -> dict
 
 def held_bytes(connection: Connection, scope: Scope, account_id: int) -> dict[int, dict[int, int]]:
     """Bytes of each new group that rules of an account hold already, by group and RSE."""
-    member = _members(scope).subquery("member")
+    member = _members(connection, scope, large=True).subquery("member")
     held = (
         select(member.c.group_id, locks.c.rse_id, func.max(locks.c.bytes).label("bytes"))
         .select_from(member)
@@ -149,18 +155,27 @@ def _by_group(rows: Iterable[Any]) -> dict[int, dict[int, int]]:
     return found
 
 
-def _members(scope: Scope) -> Select[Any]:
+def _members(connection: Connection, scope: Scope, *, large: bool) -> Select[Any]:
     """All files of the new groups: ``group_id`` and ``file_id``, each file once in a group."""
     if scope.did_type is DidType.FILE:
         return select(eval_sets.c.group_id, eval_sets.c.did_id.label("file_id")).where(eval_sets.c.is_new)
+    if scope.did_type is DidType.DATASET:
+        # it is the only group
+        return _all_of(scope, contents.c.child_id).where(contents.c.parent_id == scope.did_id)
     if scope.grouping is RuleGrouping.ALL:
-        below = file_ids_below([scope.did_id])
-        return select(literal(scope.did_id, dids.c.id.type).label("group_id"), below.c.id.label("file_id"))
+        return _all_of(scope, file_ids_below([scope.did_id]).c.id)
+    found, content = _joined(
+        connection, eval_sets, contents, contents.c.parent_id == eval_sets.c.did_id, large=large
+    )
     return (
-        select(eval_sets.c.group_id, contents.c.child_id.label("file_id"))
-        .join(contents, contents.c.parent_id == eval_sets.c.did_id)
+        select(eval_sets.c.group_id, content.child_id.label("file_id"))
+        .select_from(found)
         .where(eval_sets.c.is_new)
     )
+
+
+def _all_of(scope: Scope, file_id: ColumnElement[int]) -> Select[Any]:
+    return select(literal(scope.did_id, dids.c.id.type).label("group_id"), file_id.label("file_id"))
 
 
 def note_places(connection: Connection, scope: Scope, places: Iterable[tuple[int, int, str]]) -> None:

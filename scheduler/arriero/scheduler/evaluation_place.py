@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     FromClause,
     Select,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     case,
     cast,
     exists,
+    false,
     func,
     insert,
     literal,
@@ -26,7 +28,7 @@ from sqlalchemy import (
 
 from arriero.registry.dialect import bulk_insert, is_found, look_up, one_of
 from arriero.registry.schema.tables import dataset_locks, locks, replicas
-from arriero.registry.states import LockState, ReplicaState
+from arriero.registry.states import DidType, LockState, ReplicaState
 from arriero.registry.store.losses import LOST, is_lost
 from arriero.scheduler.core.spread import Slot
 from arriero.scheduler.evaluation_resolve import locks_of
@@ -49,6 +51,7 @@ from arriero.scheduler.temporary import (
 )
 
 _THERE = (ReplicaState.AVAILABLE, ReplicaState.TEMPORARY_UNAVAILABLE)
+_PLACED = ["file_id", "rse_id", "bytes", "was", "outcome", "is_there", "has_tombstone"]
 
 
 def note_slots(connection: Connection, slots: Iterable[Slot]) -> None:
@@ -80,6 +83,11 @@ def decide_locks(
         it is inserted.
     """
     wanted = _wanted(connection, scope, window, slots, stuck_retry_s)
+    if window.is_fresh and not scope.by_file and not _are_any_there(connection, scope, window):
+        connection.execute(
+            insert(eval_placed).from_select(_PLACED, _without_replicas(wanted.subquery("wanted")))
+        )
+        return
     if hold and not window.is_fresh:
         _hold_with_gone(connection, wanted)
     # held one after the other, in the order in which everybody holds them
@@ -88,15 +96,9 @@ def decide_locks(
     one = lock.c
     of_the_lock = and_(replicas.c.file_id == one.file_id, replicas.c.rse_id == one.rse_id)
     found, replica = look_up(connection, lock, replicas, of_the_lock, outer=True, hold=hold)
-    has_source = is_found(
-        replicas.c.file_id == one.file_id,
-        one_of(replicas.c.rse_id, select(eval_rses.c.rse_id).where(eval_rses.c.is_source)),
-        replicas.c.state == ReplicaState.AVAILABLE,
-        of=replicas,
-    )
     outcome = case(
         *((replica.state == state, decided) for state, decided in OUTCOMES.items()),
-        (has_source, COPY),
+        (_has_source(one.file_id), COPY),
         (is_lost(one.file_id), LOST),
         (replica.state == ReplicaState.BAD, BAD_REPLICA),
         else_=NO_SOURCE,
@@ -110,8 +112,32 @@ def decide_locks(
         replica.file_id.is_not(None),
         replica.tombstone.is_not(None),
     ).select_from(found)
-    columns = ["file_id", "rse_id", "bytes", "was", "outcome", "is_there", "has_tombstone"]
-    connection.execute(insert(eval_placed).from_select(columns, decided))
+    connection.execute(insert(eval_placed).from_select(_PLACED, decided))
+
+
+def _are_any_there(connection: Connection, scope: Scope, window: Window) -> bool:
+    """Whether any of the files, or one between them, has a replica where the rule's groups go."""
+    places = select(dataset_locks.c.rse_id).where(dataset_locks.c.rule_id == scope.rule_id).distinct()
+    place = places.subquery("place")
+    near = and_(replicas.c.rse_id == place.c.rse_id, replicas.c.file_id.between(window.first, window.last))
+    found, _ = look_up(connection, place, replicas, near)
+    return connection.scalar(select(exists().select_from(found))) is True
+
+
+def _without_replicas(lock: FromClause) -> Select[Any]:
+    """What becomes of locks where no replica is; one that comes meanwhile is seen when it is inserted."""
+    one = lock.c
+    outcome = case((_has_source(one.file_id), COPY), (is_lost(one.file_id), LOST), else_=NO_SOURCE)
+    return select(one.file_id, one.rse_id, one.bytes, one.was, outcome, false(), false())
+
+
+def _has_source(file_id: ColumnElement[int]) -> ColumnElement[bool]:
+    return is_found(
+        replicas.c.file_id == file_id,
+        one_of(replicas.c.rse_id, select(eval_rses.c.rse_id).where(eval_rses.c.is_source)),
+        replicas.c.state == ReplicaState.AVAILABLE,
+        of=replicas,
+    )
 
 
 def _wanted(connection: Connection, scope: Scope, window: Window, slots: int, stuck_retry_s: float) -> Any:
@@ -154,6 +180,14 @@ def _missing(scope: Scope, placed: FromClause) -> Select[Any]:
 
 
 def _by_group(connection: Connection, scope: Scope) -> Select[Any]:
+    if scope.did_type is not DidType.CONTAINER:
+        # one group: what it needs is found once, not for each file
+        of_the_group = eval_files.c.group_id == dataset_locks.c.group_id
+        return (
+            select(eval_files.c.file_id, dataset_locks.c.rse_id, eval_files.c.bytes)
+            .select_from(dataset_locks.join(eval_files, of_the_group))
+            .where(dataset_locks.c.rule_id == scope.rule_id, dataset_locks.c.group_id == scope.did_id)
+        )
     on = and_(dataset_locks.c.rule_id == scope.rule_id, dataset_locks.c.group_id == eval_files.c.group_id)
     found, place = look_up(connection, eval_files, dataset_locks, on)
     return select(eval_files.c.file_id, place.rse_id, eval_files.c.bytes).select_from(found)

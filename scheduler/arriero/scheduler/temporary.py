@@ -47,7 +47,8 @@ eval_items = Table(
 eval_window = Table(
     "eval_window",
     _metadata,
-    Column("file_id", BigInteger, primary_key=True, autoincrement=False),
+    # no key: each file once, and always read from end to end
+    Column("file_id", BigInteger, nullable=False),
     prefixes=_TEMPORARY,
 )
 """The files that this chunk looks at, whether they are the rule's still or not."""
