@@ -106,6 +106,25 @@ def test_what_an_fts_copies_is_verified_and_put_in_its_place(site, fts):
     site.catalogue.check_invariants()
 
 
+def test_a_job_that_its_fts_has_forgotten_is_given_up(site, fts, monkeypatch):
+    monkeypatch.setattr(fts_module, "SILENCE_S", 1.0)
+    fts.holds.clear()
+    worker = threading.Thread(target=site.runner().run)
+    worker.start()
+    wait_until(lambda: len(fts.jobs) == 6, "the jobs are not asked for")
+    [forgotten] = [job for job, one in fts.jobs.items() if "/raw/f1" in str(one["body"])]
+    fts.jobs.pop(forgotten)["job_state"] = "CANCELED"
+    waiting = select(requests).where(requests.c.code == "transfer_failed")
+    wait_until(lambda: len(site.catalogue.rows(waiting)) == 1, "it is waited for ever")
+    fts.holds.set()
+    worker.join(20)
+    assert not worker.is_alive()
+    waits = site.catalogue.one(select(requests))
+    assert waits.code == "transfer_failed"
+    assert f"job {forgotten} of {fts.url} is FAILED: {fts.url} does not know it" in waits.reason
+    assert set(site.there()) == set(site.contents) - {"f1"}
+
+
 def test_an_fts_that_is_away_and_copies_that_are_taken_back(site, fts):
     fts.away = True
     assert site.run().retried == 6

@@ -7,7 +7,6 @@ that the broker has not confirmed. Whoever dies in between leaves the position w
 from __future__ import annotations
 
 import os
-import random
 import socket
 import threading
 import time
@@ -24,6 +23,7 @@ from arriero.registry.arrival_words import BUTLER_KEY, SIDECAR_KEY
 from arriero.registry.database import Database
 from arriero.registry.errors import Busy
 from arriero.registry.store import event_senders
+from arriero.scheduler.core.retry import back_off
 from arriero.scheduler.errors import BrokerAway
 from arriero.scheduler.transfer_events import rucio_time
 
@@ -269,7 +269,7 @@ class EventSender:
         once
             End when there is nothing more to send.
         """
-        wait_s = every_s
+        failed = 0
         while not stop.is_set():
             try:
                 sent = self.turn(stop)
@@ -277,10 +277,10 @@ class EventSender:
                 # a database's error has the statement with it
                 reason = str(error.orig if isinstance(error, DBAPIError) else error)
                 log.warning("events wait", sender=self._name, reason=reason)
-                stop.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                wait_s = min(wait_s * 2, longest_s)
+                failed += 1
+                stop.wait(back_off(failed, base_s=every_s, maximum_s=longest_s, seed=self._owner))
                 continue
-            wait_s = every_s
+            failed = 0
             yield sent
             if sent.more or self._next is not None:
                 # transactions under way end soon

@@ -5,10 +5,9 @@ name by `arriero.rse.copy`, as what an earlier attempt has left complete: nothin
 on when nobody waits for it any more writes to a name that nobody else uses.
 """
 
-import queue
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +21,9 @@ from arriero.rse.attempts import earlier_attempts, remove_attempts
 from arriero.rse.checksum import canonical_adler32
 from arriero.rse.copy import copy_file, temporary_path
 from arriero.rse.copy_order import CopyOrder
-from arriero.rse.errors import RSEError, Unsupported
+from arriero.rse.errors import Unsupported
 from arriero.rse.pool import ProtocolPool
-from arriero.scheduler.mover import Finished
+from arriero.scheduler.mover import CopiesUnderWay, Finished
 from arriero.scheduler.plan import PlannedCopy
 from arriero.scheduler.traffic import Link
 
@@ -37,7 +36,7 @@ MANY = 100
 """Jobs that one question names."""
 
 SILENCE_S = 300.0
-"""How long an FTS may be away before its copies are given up, seconds."""
+"""How long an FTS may say nothing of a copy, away or not, before it is given up, seconds."""
 
 FTS_AWAY = "fts_unavailable"
 """Code of copies whose FTS does not answer."""
@@ -144,9 +143,11 @@ class _Job:
     name: str
     """Of the attempt, as its file carries it."""
     begun: float
+    heard_at: float
+    """When the FTS last said something of it."""
 
 
-class FtsMover:
+class FtsMover(CopiesUnderWay):
     """Has an FTS copy, and verifies what it has done.
 
     How many run at once on a link is the FTS's own affair: slots are passed over.
@@ -162,36 +163,19 @@ class FtsMover:
     """
 
     def __init__(self, fts: FtsClient, pool: ProtocolPool, *, threads: int = 8) -> None:
+        super().__init__()
         self._fts = fts
         self._pool = pool
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="arriero-fts")
-        self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._jobs: dict[str, _Job] = {}
-        self._cancelled: set[int] = set()
-        self._closing = threading.Event()
-        self._heard_at = time.monotonic()
         self._follower = threading.Thread(target=self._follow, name="arriero-fts-jobs", daemon=True)
         self._follower.start()
 
     def submit(self, copies: Sequence[PlannedCopy], slots: Mapping[Link, int]) -> None:  # noqa: ARG002
         """Ask for copies; returns at once."""
-        self._cancelled.difference_update(copy.request.id for copy in copies)
+        self._expect(copies)
         for copy in copies:
             self._executor.submit(self._guarded, copy, self._ask, copy)
-
-    def poll(self, timeout_s: float) -> list[Finished]:
-        """Give the copies that have ended."""
-        ended: list[Finished] = []
-        try:
-            ended.append(self._finished.get(timeout=timeout_s))
-            while True:
-                ended.append(self._finished.get_nowait())
-        except queue.Empty:
-            return ended
-
-    def cancel(self, request_ids: Collection[int]) -> None:
-        """Have copies end soon."""
-        self._cancelled.update(request_ids)
 
     def progress(self) -> Mapping[int, int]:
         """Give nothing: an FTS is not asked for it."""
@@ -209,17 +193,11 @@ class FtsMover:
     # -- in the threads --
 
     def _guarded(self, copy: PlannedCopy, work: Any, *given: Any) -> None:
-        try:
-            work(*given)
-        except FtsError as error:
-            self._finished.put(Finished(copy, None, FTS_AWAY, str(error), retryable=True))
-        except RSEError as error:
-            self._finished.put(Finished(copy, None, error.code, str(error), error.retryable, error.rse))
-        except Exception as error:
-            # the boundary of a copy: the thread and the other copies go on
-            log.exception("copy failed unexpectedly", request_id=copy.request.id)
-            reason = f"{type(error).__name__}: {error}"
-            self._finished.put(Finished(copy, None, "unexpected_error", reason, retryable=True))
+        with self._told(copy):
+            try:
+                work(*given)
+            except FtsError as error:
+                self._finished.put(Finished(copy, None, FTS_AWAY, str(error), retryable=True))
 
     def _ask(self, copy: PlannedCopy) -> None:
         if self._is_cancelled(copy):
@@ -229,7 +207,8 @@ class FtsMover:
         path = temporary_path(order.destination_path, order.attempt_name)
         self._pool.get(order.destination).make_parents(path)
         job = self._fts.submit(order, path)
-        self._jobs[job] = _Job(copy, order.attempt_name, time.monotonic())
+        now = time.monotonic()
+        self._jobs[job] = _Job(copy, order.attempt_name, begun=now, heard_at=now)
 
     def _follow(self) -> None:
         """Look after jobs until the end."""
@@ -246,16 +225,20 @@ class FtsMover:
             states = self._fts.states(jobs)
         except FtsError as error:
             log.warning("jobs not looked at", cause=str(error))
-            states = {}
-            if time.monotonic() - self._heard_at > SILENCE_S:
-                states = {job: ("FAILED", str(error)) for job in jobs}
+            states, silence = {}, str(error)
         else:
-            self._heard_at = time.monotonic()
+            silence = f"{self._fts.url} does not know it"
+        now = time.monotonic()
+        for job, one in ((job, self._jobs[job]) for job in jobs if job in self._jobs):
+            if job in states:
+                one.heard_at = now
+            elif now - one.heard_at > SILENCE_S:
+                states[job] = "FAILED", silence
         for job, (state, reason) in states.items():
             if state in _GOOD or state in _BAD:
-                one = self._jobs.pop(job, None)
-                if one is not None:
-                    self._executor.submit(self._guarded, one.copy, self._end, one, job, state, reason)
+                ended = self._jobs.pop(job, None)
+                if ended is not None:
+                    self._executor.submit(self._guarded, ended.copy, self._end, ended, job, state, reason)
 
     def _end(self, one: _Job, job: str, state: str, reason: str) -> None:
         """Verify what a job has left, or remove it."""
@@ -291,6 +274,3 @@ class FtsMover:
             remove_attempts(one.copy.order, self._pool, [one.name])
         except FtsError as error:
             log.warning("job not cancelled", job=job, cause=str(error))
-
-    def _is_cancelled(self, copy: PlannedCopy) -> bool:
-        return copy.request.id in self._cancelled or self._closing.is_set()

@@ -6,9 +6,11 @@ A mover knows nothing of the database: it gets orders and gives back how each en
 import queue
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -62,7 +64,49 @@ class Mover(Protocol):
         """End what runs and wait for it."""
 
 
-class ThreadMover:
+class CopiesUnderWay:
+    """What a mover with threads keeps of its copies: how they have ended, and which are to end."""
+
+    def __init__(self) -> None:
+        self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        self._cancelled: set[int] = set()
+        self._closing = threading.Event()
+
+    def poll(self, timeout_s: float) -> list[Finished]:
+        """Give the copies that have ended."""
+        ended: list[Finished] = []
+        try:
+            ended.append(self._finished.get(timeout=timeout_s))
+            while True:
+                ended.append(self._finished.get_nowait())
+        except queue.Empty:
+            return ended
+
+    def cancel(self, request_ids: Collection[int]) -> None:
+        """Have copies end soon."""
+        self._cancelled.update(request_ids)
+
+    def _expect(self, copies: Sequence[PlannedCopy]) -> None:
+        """Forget that copies which begin now were taken back before."""
+        self._cancelled.difference_update(copy.request.id for copy in copies)
+
+    def _is_cancelled(self, copy: PlannedCopy) -> bool:
+        return copy.request.id in self._cancelled or self._closing.is_set()
+
+    @contextmanager
+    def _told(self, copy: PlannedCopy) -> Iterator[None]:
+        """Tell how a copy has failed: its boundary, after which the thread and the other copies go on."""
+        try:
+            yield
+        except RSEError as error:
+            self._finished.put(Finished(copy, None, error.code, str(error), error.retryable, error.rse))
+        except Exception as error:
+            log.exception("copy failed unexpectedly", request_id=copy.request.id)
+            reason = f"{type(error).__name__}: {error}"
+            self._finished.put(Finished(copy, None, "unexpected_error", reason, retryable=True))
+
+
+class ThreadMover(CopiesUnderWay):
     """Copies with `arriero.rse.copy.copy_file` in threads of this process.
 
     Parameters
@@ -78,24 +122,22 @@ class ThreadMover:
     def __init__(
         self, pool: ProtocolPool, *, threads: int, copy: Callable[..., CopyResult] = copy_file
     ) -> None:
+        super().__init__()
         self._pool = pool
         self._copy = copy
         self._threads = threads
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="arriero-copy")
-        self._finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._slots: dict[Link, int] = {}
         self._waiting: dict[Link, deque[PlannedCopy]] = {}
         self._running: Counter[Link] = Counter()
         self._not_begun = 0
         """Copies that have a slot, and wait for a thread."""
-        self._cancelled: set[int] = set()
         self._progress: dict[int, int] = {}
-        self._closing = threading.Event()
 
     def submit(self, copies: Sequence[PlannedCopy], slots: Mapping[Link, int]) -> None:
         """Queue copies for the threads: as many of a link at once as it has slots."""
-        self._cancelled.difference_update(copy.request.id for copy in copies)
+        self._expect(copies)
         with self._lock:
             self._slots.update(slots)
             for copy in copies:
@@ -132,20 +174,6 @@ class ThreadMover:
     def _at_once(self, link: Link) -> int:
         return min(self._slots.get(link, 1), self._threads)
 
-    def poll(self, timeout_s: float) -> list[Finished]:
-        """Give the copies that have ended."""
-        ended: list[Finished] = []
-        try:
-            ended.append(self._finished.get(timeout=timeout_s))
-            while True:
-                ended.append(self._finished.get_nowait())
-        except queue.Empty:
-            return ended
-
-    def cancel(self, request_ids: Collection[int]) -> None:
-        """Have copies end soon."""
-        self._cancelled.update(request_ids)
-
     def progress(self) -> Mapping[int, int]:
         """Give the bytes at the destination so far, by request."""
         return self._progress.copy()
@@ -158,30 +186,21 @@ class ThreadMover:
     def _work(self, copy: PlannedCopy) -> None:
         request_id = copy.request.id
 
-        def cancelled() -> bool:
-            return request_id in self._cancelled or self._closing.is_set()
-
         def on_progress(count: int) -> None:
             self._progress[request_id] = count
 
-        if cancelled():
+        if self._is_cancelled(copy):
             self._finished.put(Finished(copy, None, "cancelled", "not begun"))
             return
         try:
-            earlier = earlier_attempts(copy.request.id, copy.request.fence)
-            order = replace(copy.order, earlier_attempts=tuple(earlier)) if earlier else copy.order
-            result = self._copy(order, self._pool, cancelled=cancelled, on_progress=on_progress)
-            # once more: a storage may have gone on writing for a worker that was killed
-            remove_attempts(order, self._pool, earlier)
-        except RSEError as error:
-            self._finished.put(Finished(copy, None, error.code, str(error), error.retryable, error.rse))
-        except Exception as error:
-            # the boundary of a copy: the thread and the other copies go on
-            log.exception("copy failed unexpectedly", request_id=request_id)
-            self._finished.put(
-                Finished(copy, None, "unexpected_error", f"{type(error).__name__}: {error}", retryable=True)
-            )
-        else:
-            self._finished.put(Finished(copy, result))
+            with self._told(copy):
+                earlier = earlier_attempts(copy.request.id, copy.request.fence)
+                order = replace(copy.order, earlier_attempts=tuple(earlier)) if earlier else copy.order
+                result = self._copy(
+                    order, self._pool, cancelled=partial(self._is_cancelled, copy), on_progress=on_progress
+                )
+                # once more: a storage may have gone on writing for a worker that was killed
+                remove_attempts(order, self._pool, earlier)
+                self._finished.put(Finished(copy, result))
         finally:
             self._progress.pop(request_id, None)
